@@ -1,0 +1,1 @@
+"""Where nodes come from and how a job starts on them."""

@@ -1,0 +1,1 @@
+"""The process of one workflow that runs as its submitter."""
