@@ -9,6 +9,7 @@ ScschedError                 shown to the user as one line; `exit_code` is stabl
 │   ├── StoreFull        3   no space left; nothing was written
 │   └── StoreLost       75   the server went away; whether a commit happened is unknown
 ├── StaleStep            1   somebody else moved the step first; read again
+├── Fenced               1   somebody else was put in the caller's place; stop
 ├── NotFound           102   no such workflow or step
 ├── PermissionDenied   107   it belongs to somebody else
 ├── BrokerUnreachable   75   no broker answers; repeat when it runs
@@ -79,6 +80,12 @@ class StaleStep(ScschedError):
     def __init__(self, step_id: int, target: str, found: str) -> None:
         super().__init__(f"step {step_id} is {found} and cannot become {target}")
         self.step_id = step_id
+
+
+class Fenced(ScschedError):
+    """Whoever asks was given up, and has to stop."""
+
+    code = "fenced"
 
 
 class NotFound(ScschedError):

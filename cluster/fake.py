@@ -1,0 +1,147 @@
+"""A provider in memory, scripted: it refuses, forgets to answer, lists late, takes nodes back."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from scsched.cluster.provider import (
+    BadRequest,
+    Launched,
+    LaunchRequest,
+    NoCapacity,
+    NodeState,
+    Notice,
+    ProviderError,
+    Refused,
+    Seen,
+    Unreachable,
+)
+
+
+@dataclass
+class _Pending:
+    error: ProviderError
+    pool: str | None
+
+
+@dataclass
+class FakeProvider:
+    """Keeps nodes in a dict. Script it with the methods below the contract, read `calls`."""
+
+    deployment: str
+    capacity: dict[str, int] = field(default_factory=dict)
+    """Nodes a pool has to give; pools not named here give `max_nodes`."""
+    nodes: dict[str, Seen] = field(default_factory=dict)
+    requests: dict[str, LaunchRequest] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    _refusals: deque[_Pending] = field(default_factory=deque)
+    _lost_replies: int = 0
+    _errors: dict[str, deque[ProviderError]] = field(default_factory=dict)
+    _listed_after: dict[str, int] = field(default_factory=dict)
+    _listing_delay: int = 0
+    _hidden: set[str] = field(default_factory=set)
+    _notices: dict[str, Notice] = field(default_factory=dict)
+
+    def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
+        self.calls["launch"] += 1
+        return tuple(self._launch(request) for request in requests)
+
+    def list(self) -> tuple[Seen, ...]:
+        self.calls["list"] += 1
+        self._raise_scripted("list")
+        return tuple(
+            seen
+            for token, seen in self.nodes.items()
+            if token not in self._hidden and self._listed_after.get(token, 0) < self.calls["list"]
+        )
+
+    def terminate(self, tokens: Sequence[str]) -> None:
+        self.calls["terminate"] += 1
+        self._raise_scripted("terminate")
+        for token in tokens:
+            self._end(token, "")
+
+    def notices(self) -> tuple[Notice, ...]:
+        self.calls["notices"] += 1
+        self._raise_scripted("notices")
+        return tuple(n for n in self._notices.values() if self._is_up(n.token))
+
+    def refuse(self, error: ProviderError, *, pool: str | None = None, times: int = 1) -> None:
+        """Answer the next `times` launches, of `pool` or any, with `error`."""
+        self._refusals.extend(_Pending(error, pool) for _ in range(times))
+
+    def lose_replies(self, times: int = 1) -> None:
+        """The next `times` launches happen, but the caller hears `Unreachable`."""
+        self._lost_replies += times
+
+    def fail(self, verb: str, error: ProviderError, *, times: int = 1) -> None:
+        """Raise `error` from the next `times` calls of `list`, `terminate` or `notices`."""
+        self._errors.setdefault(verb, deque()).extend([error] * times)
+
+    def delay_listing(self, listings: int) -> None:
+        """Nodes launched from now on are missing from the next `listings` listings."""
+        self._listing_delay = listings
+
+    def hide(self, *tokens: str) -> None:
+        """Leave these nodes out of listings until `show`."""
+        self._hidden.update(tokens)
+
+    def show(self, *tokens: str) -> None:
+        """Undo `hide`."""
+        self._hidden.difference_update(tokens)
+
+    def notify(self, token: str, deadline: datetime) -> None:
+        """Announce that the node will be taken back."""
+        self._notices[token] = Notice(token, deadline)
+
+    def reclaim(self, token: str, *, reason: str = "spot") -> None:
+        """Take the node back now."""
+        self._end(token, reason)
+
+    def up(self) -> frozenset[str]:
+        """Tokens of the nodes that run, whatever the listings say."""
+        return frozenset(token for token in self.nodes if self._is_up(token))
+
+    def _launch(self, request: LaunchRequest) -> Launched | Refused:
+        token = request.token
+        error = self._refusal(request)
+        if error is not None:
+            return Refused(token, error)
+        if token not in self.nodes:
+            self.requests[token] = request
+            self.nodes[token] = Seen(token, f"fake-{len(self.nodes) + 1}", NodeState.RUNNING)
+            self._listed_after[token] = self.calls["list"] + self._listing_delay
+        if self._lost_replies:
+            self._lost_replies -= 1
+            return Refused(token, Unreachable(f"{token}: no answer to the launch; repeat it"))
+        return Launched(token, self.nodes[token].provider_id)
+
+    def _refusal(self, request: LaunchRequest) -> ProviderError | None:
+        token, pool = request.token, request.pool
+        if request.deployment != self.deployment:
+            return BadRequest(f"{token}: deployment {request.deployment} is not {self.deployment}")
+        if token in self.nodes:
+            ended = not self._is_up(token)
+            return BadRequest(f"{token}: its node has ended; use a new token") if ended else None
+        for scripted in self._refusals:
+            if scripted.pool in (None, pool.name):
+                self._refusals.remove(scripted)
+                return scripted.error
+        used = sum(self.requests[up].pool.name == pool.name for up in self.up())
+        if used >= self.capacity.get(pool.name, pool.max_nodes):
+            return NoCapacity(f"pool {pool.name}: all {used} nodes are in use")
+        return None
+
+    def _raise_scripted(self, verb: str) -> None:
+        if errors := self._errors.get(verb):
+            raise errors.popleft()
+
+    def _is_up(self, token: str) -> bool:
+        return self.nodes[token].state is not NodeState.TERMINATED
+
+    def _end(self, token: str, reason: str) -> None:
+        if token in self.nodes and self._is_up(token):
+            ended = replace(self.nodes[token], state=NodeState.TERMINATED, reason=reason)
+            self.nodes[token] = ended
+            self._notices.pop(token, None)

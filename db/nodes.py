@@ -1,0 +1,211 @@
+"""Nodes: intended before the provider is called, paid for from launch to end.
+
+    REQUESTED ──► STARTING ──► UP ──► DRAINING ──► ENDED      any of them may go to ENDED at once
+     (intent)     launched     up     notice, or
+                  (charged)           its end was asked for
+
+Every verb may be repeated: a node that is past it is left alone.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import ColumnElement, case, func, literal, select, update
+
+from scsched.db import charges
+from scsched.db.batches import portions
+from scsched.db.events import event, record
+from scsched.db.models import Market, NodeState, nodes
+from scsched.db.models import charges as charges_table
+from scsched.db.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRec:
+    """A node as recorded. Its name is `n<id>`."""
+
+    id: int
+    workflow_id: int
+    uid: int
+    pool: str
+    provider: str
+    market: Market
+    token: str
+    provider_id: str | None
+    state: NodeState
+    cores: int
+    memory_gib: float
+    gpus: int
+    usd_per_hour: Decimal
+    created_at: datetime
+    launched_at: datetime | None
+    up_at: datetime | None
+    notice_at: datetime | None
+    notice_deadline: datetime | None
+    idle_since: datetime | None
+    terminate_asked_at: datetime | None
+    ended_at: datetime | None
+    end_reason: str | None
+    run_id: int | None
+
+    @property
+    def name(self) -> str:
+        return f"n{self.id}"
+
+
+_LIVE = nodes.c.ended_at.is_(None)
+
+
+def requested(session: Session) -> list[NodeRec]:
+    """Intents that no launch was recorded for: call the provider, again under the same token."""
+    return _found(session, _LIVE, nodes.c.state == NodeState.REQUESTED)
+
+
+def live(session: Session, workflow_id: int | None = None) -> list[NodeRec]:
+    """All that have not ended, intents included; of one workflow, or of all."""
+    if workflow_id is None:
+        return _found(session, _LIVE)
+    return _found(session, _LIVE, nodes.c.workflow_id == workflow_id)
+
+
+def get(session: Session, node_ids: Iterable[int]) -> list[NodeRec]:
+    """These nodes, ended ones too."""
+    return [node for ids in portions(node_ids) for node in _found(session, nodes.c.id.in_(ids))]
+
+
+def of_runs(session: Session, run_ids: Iterable[int]) -> list[NodeRec]:
+    """The nodes that work for these runs now, ended ones too until the run ends."""
+    return [node for ids in portions(run_ids) for node in _found(session, nodes.c.run_id.in_(ids))]
+
+
+def launched(session: Session, answers: Iterable[tuple[int, str]], now: datetime) -> frozenset[int]:
+    """The provider has made these (node id, provider's id); they are paid for from now on.
+    Gives the nodes for which this was new."""
+    new: list[NodeRec] = []
+    for node_id, provider_id in answers:
+        new += _changed(
+            session,
+            [nodes.c.id == node_id, nodes.c.launched_at.is_(None), _LIVE],
+            provider_id=provider_id,
+            launched_at=now,
+            state=case(
+                (nodes.c.state == NodeState.REQUESTED, literal(NodeState.STARTING, _STATE)),
+                else_=nodes.c.state,
+            ),
+        )
+    charges.start(session, [_launched(node) for node in new], now)
+    return _told(session, now, "launched", new, "launched as {0.provider_id}")
+
+
+def up(session: Session, node_ids: Iterable[int], now: datetime) -> frozenset[int]:
+    """They answer."""
+    new = [
+        node
+        for ids in portions(node_ids)
+        for node in _changed(
+            session,
+            [nodes.c.id.in_(ids), nodes.c.state == NodeState.STARTING],
+            state=NodeState.UP,
+            up_at=now,
+            idle_since=case((nodes.c.run_id.is_(None), literal(now, nodes.c.up_at.type))),
+        )
+    ]
+    return _told(session, now, "up", new, "up")
+
+
+def notice(session: Session, node_id: int, deadline: datetime | None, now: datetime) -> bool:
+    """The market takes the node back at `deadline`. False: that was known, or it has ended."""
+    new = _changed(
+        session,
+        [nodes.c.id == node_id, _LIVE, nodes.c.notice_at.is_(None)],
+        notice_at=now,
+        notice_deadline=deadline,
+        state=NodeState.DRAINING,
+    )
+    left = f", {max(0, round((deadline - now).total_seconds()))} s left" if deadline else ""
+    return bool(_told(session, now, "notice", new, f"the market takes it back{left}"))
+
+
+def ask_terminate(
+    session: Session, node_ids: Iterable[int], why: str, now: datetime
+) -> frozenset[int]:
+    """Record the intent to end these nodes, before the provider is called."""
+    new = [
+        node
+        for ids in portions(node_ids)
+        for node in _changed(
+            session,
+            [nodes.c.id.in_(ids), _LIVE, nodes.c.terminate_asked_at.is_(None)],
+            terminate_asked_at=now,
+            state=NodeState.DRAINING,
+        )
+    ]
+    return _told(session, now, "terminate_asked", new, f"to be ended: {_escaped(why)}")
+
+
+def ended(session: Session, gone: Iterable[tuple[int, str]], now: datetime) -> frozenset[int]:
+    """The provider says that these (node id, why) are gone. Nothing is paid for them any more."""
+    new: list[NodeRec] = []
+    for node_id, why in gone:
+        new += _changed(
+            session,
+            [nodes.c.id == node_id, _LIVE],
+            state=NodeState.ENDED,
+            ended_at=_not_before_launch(now),
+            end_reason=why,
+        )
+    charges.stop(session, [node.id for node in new], now)
+    return _told(session, now, "node_ended", new, "ended: {0.end_reason}")
+
+
+_STATE = nodes.c.state.type
+
+
+def _not_before_launch(now: datetime) -> ColumnElement[datetime]:
+    """`now`, also when the clock was set back since the last charge began."""
+    at = literal(now, nodes.c.ended_at.type)
+    last = (
+        select(func.max(charges_table.c.started_at))
+        .where(charges_table.c.node_id == nodes.c.id)
+        .scalar_subquery()
+    )
+    return case((last > at, last), else_=at)
+
+
+def _launched(node: NodeRec) -> charges.Launched:
+    return charges.Launched(node.id, node.run_id, node.workflow_id, node.uid, node.usd_per_hour)
+
+
+def _found(session: Session, *which: ColumnElement[bool]) -> list[NodeRec]:
+    rows = session.execute(select(nodes).where(*which).order_by(nodes.c.id))
+    return [NodeRec(**row._mapping) for row in rows]
+
+
+def _changed(
+    session: Session, which: Iterable[ColumnElement[bool]], **values: object
+) -> list[NodeRec]:
+    rows = session.execute(update(nodes).where(*which).values(**values).returning(*nodes.c))
+    return [NodeRec(**row._mapping) for row in rows]
+
+
+def _told(
+    session: Session, now: datetime, kind: str, changed: Iterable[NodeRec], text: str
+) -> frozenset[int]:
+    told = [
+        event(
+            kind,
+            f"{node.name}: {text.format(node)}",
+            workflow_id=node.workflow_id,
+            run_id=node.run_id,
+            node_id=node.id,
+        )
+        for node in changed
+    ]
+    record(session, now, told)
+    return frozenset(node.id for node in changed)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")

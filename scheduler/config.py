@@ -1,0 +1,201 @@
+"""The site's configuration: one frozen `Settings`, read and checked at start.
+
+Order of precedence: environment `SCSCHED_*` > the file named by `SCSCHED_CONFIG` or `--config` >
+`~/.config/scsched/config.toml` > `/etc/scsched/scsched.toml` > defaults.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from scsched.cluster.pools import Market, Pool
+from scsched.scheduler import paths
+from scsched.steps.classes import ClassInfo, from_site
+from scsched.steps.errors import ConfigError
+from scsched.steps.spec import ResourceClass
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PoolConfig(_Strict):
+    """One `[[pool]]` table: like nodes of one provider, shape and market."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    provider: Literal["local"] = "local"
+    market: Market = Market.ON_DEMAND
+    max_nodes: int = Field(default=1, ge=1, le=10_000)
+    cores: int = Field(default=0, ge=0)
+    """Cores a node; 0: this machine's cores divided by `max_nodes`."""
+    memory_gib: float = Field(default=0.0, ge=0.0)
+    """Memory a node; 0: this machine's memory divided by `max_nodes`."""
+    gpus: int = Field(default=0, ge=0)
+    vram_gib: float = Field(default=0.0, ge=0.0)
+    usd_per_hour: Decimal = Field(default=Decimal(0), ge=0)
+    warm_s: float = Field(default=120.0, ge=0.0)
+    """How long an idle node is kept for the next step of the same workflow."""
+    boot_s: float = Field(default=120.0, gt=0.0)
+    """A node that is not up by then ends as BOOT_FAIL."""
+    classes: tuple[ResourceClass, ...] = ()
+    service: bool = False
+    """Takes the light and the long-lived steps, so that they never hold a dearer node."""
+
+    def pool(self) -> Pool:
+        cores, memory_gib = _machine()
+        return Pool(
+            name=self.name,
+            provider=self.provider,
+            market=self.market,
+            max_nodes=self.max_nodes,
+            cores=self.cores or max(1, cores // self.max_nodes),
+            memory_gib=self.memory_gib or memory_gib / self.max_nodes,
+            gpus=self.gpus,
+            vram_gib=self.vram_gib,
+            usd_per_hour=self.usd_per_hour,
+            warm_s=self.warm_s,
+            boot_s=self.boot_s,
+            classes=frozenset(self.classes),
+            service=self.service,
+        )
+
+
+class ScipionConfig(_Strict):
+    python: Path | None = None
+    """Python of the environment that Scipion is installed in."""
+
+
+class RelionConfig(_Strict):
+    bin: Path = Path("/usr/bin")
+
+
+class RetryConfig(_Strict):
+    max_failures: int = Field(default=2, ge=1)
+    max_stalls: int = Field(default=3, ge=1)
+    max_timeouts: int = Field(default=5, ge=1)
+    max_infrastructure_ends: int = Field(default=20, ge=1)
+    max_preemptions_on_spot: int = Field(default=3, ge=1)
+    backoff_s: float = Field(default=15.0, ge=0.0)
+    max_backoff_s: float = Field(default=1800.0, ge=0.0)
+
+
+class TimesConfig(_Strict):
+    tick_s: float = Field(default=0.5, gt=0.0)
+    stall_s: float = Field(default=1800.0, gt=0.0)
+    """A run whose output has not grown for so long ends as STALLED."""
+    stop_grace_s: float = Field(default=10.0, ge=0.0)
+    driver_silence_s: float = Field(default=60.0, gt=0.0)
+    walltime_s: float = Field(default=0.0, ge=0.0)
+    """Wall time of one run; 0: none."""
+
+
+class Settings(_Strict):
+    state_dir: Path
+    database: str = ""
+    """SQLAlchemy URL; empty: SQLite in the state directory."""
+    default_market: Market = Market.ON_DEMAND
+    scipion: ScipionConfig = ScipionConfig()
+    relion: RelionConfig = RelionConfig()
+    retry: RetryConfig = RetryConfig()
+    times: TimesConfig = TimesConfig()
+    classes: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
+    """`[classes.NAME]` tables: protocol classes of the site's own; see `steps.classes`."""
+    pool: tuple[PoolConfig, ...] = (
+        PoolConfig(name="local"),
+        PoolConfig(name="service", max_nodes=4, cores=1, memory_gib=2.0, service=True),
+    )
+
+    @field_validator("pool")
+    @classmethod
+    def _names_are_unique(cls, pools: tuple[PoolConfig, ...]) -> tuple[PoolConfig, ...]:
+        names = [pool.name for pool in pools]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two pools have one name among {', '.join(sorted(names))}")
+        return pools
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.state_dir / 'scsched.db'}"
+
+    @property
+    def socket(self) -> Path:
+        return paths.socket_path(self.state_dir)
+
+    def pools(self) -> tuple[Pool, ...]:
+        return tuple(config.pool() for config in self.pool)
+
+    def site_classes(self) -> dict[str, ClassInfo]:
+        return {
+            name: from_site(name, found, where=f"classes.{name}")
+            for name, found in self.classes.items()
+        }
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force.
+
+    :raises ConfigError: a file cannot be read, or a key in it is wrong; names both.
+    """
+    environ = os.environ if environ is None else environ
+    file = paths.config_file(path, environ)
+    values = _read(file) if file else {}
+    if python := environ.get("SCSCHED_SCIPION_PYTHON"):
+        values = {**values, "scipion": {**_table(values, "scipion"), "python": python}}
+    if database := environ.get("SCSCHED_DATABASE"):
+        values["database"] = database
+    values["state_dir"] = paths.state_dir(environ, values.get("state_dir"))
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as exc:
+        raise _refused(file, exc) from exc
+    settings.site_classes()
+    return settings
+
+
+def origins(settings: Settings, path: Path | None = None) -> list[tuple[str, str, str]]:
+    """Every key with its value and where it comes from, for `scsched config show`."""
+    file = paths.config_file(path, os.environ)
+    given = _read(file) if file else {}
+    rows = []
+    for key, value in settings.model_dump(mode="json").items():
+        origin = str(file) if key in given else "default"
+        rows += [(name, text, origin) for name, text in _flat(key, value)]
+    return rows
+
+
+def _flat(key: str, value: object) -> Sequence[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [row for name, inner in value.items() for row in _flat(f"{key}.{name}", inner)]
+    if isinstance(value, list):
+        return [row for i, inner in enumerate(value) for row in _flat(f"{key}[{i}]", inner)]
+    return [(key, "" if value is None else str(value))]
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{file}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file}: is not TOML: {exc}") from exc
+
+
+def _table(values: Mapping[str, object], key: str) -> Mapping[str, object]:
+    found = values.get(key, {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _refused(file: Path | None, exc: ValidationError) -> ConfigError:
+    first = exc.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return ConfigError(f"{file or 'environment'}: {key}: {first['msg']}")
+
+
+def _machine() -> tuple[int, float]:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return len(os.sched_getaffinity(0)), pages / 2**30

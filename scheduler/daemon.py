@@ -1,0 +1,143 @@
+"""The broker as a process: one instance, one database, one socket."""
+
+import fcntl
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+
+from scsched.cluster.local import LocalProvider
+from scsched.db import migrate
+from scsched.db.session import Store, open_store
+from scsched.scheduler import config as configuration
+from scsched.scheduler.api import make_app
+from scsched.scheduler.config import Settings
+from scsched.scheduler.dispatch import Dispatch
+from scsched.scheduler.drivers import Drivers, Places
+from scsched.scheduler.ending import Ending
+from scsched.scheduler.fleet import Fleet
+from scsched.scheduler.inbox import Inbox
+from scsched.scheduler.monitor import Monitor
+from scsched.scheduler.peercred import PeerCredProtocol
+from scsched.scheduler.player import Player
+from scsched.scheduler.scale import Scale
+from scsched.scheduler.ticker import Services, Ticker
+from scsched.steps.errors import StoreBusy
+
+log = logging.getLogger("scsched.daemon")
+
+
+def serve(
+    *, state_dir: Path | None = None, config: Path | None = None, foreground: bool = True
+) -> int:
+    """Run the broker until SIGTERM or SIGINT. Runs in progress go on; the next broker adopts them.
+
+    :raises ConfigError: the configuration is wrong.
+    :raises StoreBusy: another broker is running.
+    :raises StoreError: the database is not usable.
+    """
+    if state_dir is not None:
+        os.environ["SCSCHED_STATE_DIR"] = str(state_dir)
+    settings = configuration.load(config)
+    _make_dirs(settings.state_dir)
+    _logging(None if foreground else settings.state_dir)
+    with ExitStack() as stack:
+        stack.enter_context(_only_one(settings.state_dir))
+        migrate.upgrade(settings.database_url)
+        store = open_store(settings.database_url)
+        stack.callback(store.close)
+        stack.enter_context(store.leader_lock())
+        services = wire(settings, store)
+        ticker = Ticker(services, settings.times.tick_s)
+        app = make_app(settings, store, services, ticker)
+        server = uvicorn.Server(_server_config(app, settings.socket))
+        ticker.start()
+        stack.callback(ticker.stop)
+        log.info("serving at %s, database %s", settings.socket, _named(settings.database_url))
+        server.run()
+    log.info("stopped; runs in progress go on and are taken up at the next start")
+    return 0
+
+
+def wire(settings: Settings, store: Store) -> Services:
+    """All services over one store and the pools of the site."""
+    deployment = store.deployment()
+    local = LocalProvider(settings.state_dir, deployment)
+    fleet = Fleet(settings.pools(), {"local": local})
+    drivers = Drivers(store, Places(settings.state_dir, settings.socket), deployment)
+    return Services(
+        fleet=fleet,
+        inbox=Inbox(),
+        monitor=Monitor(store, fleet, Ending(settings.retry, fleet.pools)),
+        player=Player(store, local),
+        dispatch=Dispatch(store, fleet),
+        drivers=drivers,
+        scale=Scale(store, fleet, deployment, drivers.joining),
+    )
+
+
+def _server_config(app: object, socket: Path) -> uvicorn.Config:
+    socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        uds=str(socket),
+        http=PeerCredProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def _make_dirs(state_dir: Path) -> None:
+    """Closed to others, but passable where a broker of root serves other users."""
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    state_dir.mkdir(parents=True, exist_ok=True)
+    state_dir.chmod(mode)
+    for name, inner in (("wf", mode), ("nodes", 0o755), ("log", 0o700)):
+        (state_dir / name).mkdir(exist_ok=True)
+        (state_dir / name).chmod(inner)
+
+
+def _only_one(state_dir: Path) -> IO[str]:
+    """The lock of this state directory, for the life of the process."""
+    handle = (state_dir / "broker.lock").open("a+", encoding="ascii")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        handle.seek(0)
+        pid = handle.read().strip()
+        handle.close()
+        raise StoreBusy(
+            f"a broker (pid {pid}) already runs on {state_dir}", hint="stop it first: kill " + pid
+        ) from exc
+    handle.truncate(0)
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    return handle
+
+
+def _logging(state_dir: Path | None) -> None:
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if state_dir is not None:
+        handler = logging.FileHandler(state_dir / "log" / "broker.log")
+    logging.basicConfig(
+        level=os.environ.get("SCSCHED_LOG", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        handlers=[handler],
+        force=True,
+    )
+
+
+def _named(url: str) -> str:
+    """The URL without its password."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else url

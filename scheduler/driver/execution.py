@@ -1,0 +1,235 @@
+"""One run of one step: from its nodes being up to an end that the broker can judge."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scsched.cluster.attempt import AttemptSpec, as_json
+from scsched.cluster.dask_cluster import DaskCluster, NodeLost
+from scsched.cluster.gang import spread
+from scsched.scheduler.driver import watch
+from scsched.scheduler.driver.keeper import KeeperError, Prepared
+from scsched.scheduler.driver.project import Project
+from scsched.scheduler.protocol import EndReport, Hint, Phase, RunOrder, RunReport
+
+log = logging.getLogger("scsched.driver")
+LOOK_S = 1.0
+JOIN_POLL_S = 0.05
+
+_HINT_OF_STOP = {"STALLED": Hint.STALLED, "TIMEOUT": Hint.TIMEOUT}
+
+
+class Execution:
+    """Carries out a `RunOrder`; `report` says at any moment how far it is."""
+
+    def __init__(
+        self,
+        *,
+        order: RunOrder,
+        cluster: DaskCluster,
+        project: Project,
+        scratch_root: Path,
+        news: Callable[[], None],
+    ) -> None:
+        self._order = order
+        self._cluster = cluster
+        self._project = project
+        self._scratch_root = scratch_root
+        self._news = news
+        self._phase = Phase.WAITING
+        self._prepared: Prepared | None = None
+        self._progress: dict[str, Any] | None = None
+        self._end: EndReport | None = None
+        self._stopping = ""
+        self._task = asyncio.ensure_future(self._run())
+
+    @property
+    def done(self) -> bool:
+        return self._end is not None
+
+    def report(self) -> RunReport:
+        return RunReport(
+            run=self._order.run,
+            epoch=self._order.epoch,
+            phase=self._phase,
+            object_id=self._project.ids.get(self._order.ref),
+            job_dir=str(self._prepared.job_dir) if self._prepared else None,
+            progress=self._progress,
+            end=self._end,
+        )
+
+    def follow(self, order: RunOrder) -> None:
+        """Hear what the broker wants of this run now."""
+        if order.stop and not self._stopping:
+            self._stop(order.stop)
+
+    def abandon(self) -> None:
+        """The broker has closed this run: no process of it may go on."""
+        if not self._stopping:
+            self._stop("fenced")
+
+    @property
+    def _names(self) -> list[str]:
+        return [node.name for node in self._order.nodes]
+
+    def _stop(self, why: str) -> None:
+        self._stopping = why
+        log.info("run %d: stop asked: %s", self._order.run, why)
+        if self._phase is Phase.WAITING:
+            self._task.cancel()
+        else:
+            self._stop_task = asyncio.ensure_future(self._end_everywhere())
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._news()
+
+    async def _run(self) -> None:
+        try:
+            end = await self._carry_out()
+        except asyncio.CancelledError:
+            end = EndReport(hint=Hint.STOPPED, detail=self._stopping)
+        except NodeLost as exc:
+            end = await self._after_loss(exc)
+        except (KeeperError, OSError) as exc:
+            end = EndReport(hint=Hint.FAILED, detail=str(exc))
+        except Exception as exc:  # a bug of ours: the run ends and says so, the driver goes on
+            log.exception("run %d", self._order.run)
+            end = EndReport(hint=Hint.FAILED, detail=f"{type(exc).__name__}: {exc}")
+        self._end = end
+        self._enter(Phase.ENDED)
+
+    async def _carry_out(self) -> EndReport:
+        await self._project.wait()
+        await self._nodes_up()
+        if self._order.interactive:
+            return await self._taken_over()
+        prepared = self._prepared = await self._project.prepare(
+            self._order.ref,
+            attempt=self._order.attempt,
+            ranks=self._order.ranks,
+            threads=self._order.threads,
+            gpu=self._order.gpus > 0,
+        )
+        self._enter(Phase.RUNNING)
+        watching = asyncio.ensure_future(self._watch(prepared))
+        try:
+            result = await self._cluster.submit_attempt(self._names[0], self._spec(prepared))
+        finally:
+            watching.cancel()
+        await self._end_everywhere()
+        if self._stopping:
+            hint = _HINT_OF_STOP.get(self._stopping, Hint.STOPPED)
+            return await self._ended_badly(hint, result, self._stopping)
+        return await self._judge(prepared, result)
+
+    async def _nodes_up(self) -> None:
+        """The broker gives the nodes their time; when it is up it takes the run back."""
+        while not set(self._names) <= self._cluster.nodes_up().keys():
+            await asyncio.sleep(JOIN_POLL_S)
+
+    async def _taken_over(self) -> EndReport:
+        """A person did it in Scipion: nothing is run, but it has to be there."""
+        self._enter(Phase.COMPLETING)
+        finished = await self._project.finish(self._order.ref)
+        if finished.status == "finished" and not finished.error:
+            return EndReport(hint=Hint.COMPLETED, exit_code=0, detail=finished.summary)
+        return EndReport(
+            hint=Hint.FAILED,
+            detail=f"in Scipion it is {finished.status}, not finished: "
+            "do it there, then resubmit this step",
+        )
+
+    async def _judge(self, prepared: Prepared, result: Mapping[str, Any]) -> EndReport:
+        """Exit code 0 is not success: the outputs must be there."""
+        if result["timed_out"]:
+            return await self._ended_badly(Hint.TIMEOUT, result, "wall time used up")
+        if result["exit_code"] == 0:
+            # Scipion ends with 0 also when its protocol has failed.
+            finished = await self._project.finish(self._order.ref)
+            if finished.status != "finished":
+                return await self._ended_badly(Hint.FAILED, result, finished.error)
+            self._enter(Phase.COMPLETING)
+            problem = finished.error or await asyncio.to_thread(
+                watch.output_problem, prepared, finished
+            )
+            if not problem:
+                return self._with_iterations(Hint.COMPLETED, result, finished.summary)
+            return await self._ended_badly(Hint.FAILED, result, problem)
+        hint = Hint.OUT_OF_MEMORY if result.get("oom") else Hint.FAILED
+        detail = await asyncio.to_thread(watch.last_words, prepared, result)
+        return await self._ended_badly(hint, result, detail)
+
+    async def _ended_badly(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
+        message = detail.splitlines()[-1] if detail else str(hint)
+        await self._project.fail(self._order.ref, message, aborted=hint is Hint.STOPPED)
+        return self._with_iterations(hint, result, detail)
+
+    def _with_iterations(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
+        told = (
+            watch.iterations(self._prepared, self._progress)
+            if self._prepared
+            else watch.Iterations()
+        )
+        return EndReport(
+            hint=hint,
+            exit_code=result.get("exit_code"),
+            signal=result.get("signal"),
+            detail=detail[-7000:],
+            resumed_from=told.resumed_from,
+            iterations_done=told.done,
+            iterations_lost=told.lost if hint is not Hint.COMPLETED else 0,
+        )
+
+    async def _after_loss(self, loss: NodeLost) -> EndReport:
+        await self._end_everywhere()
+        return await self._ended_badly(Hint.NODE_LOST, {}, str(loss))
+
+    async def _end_everywhere(self) -> None:
+        """No process of the attempt survives it on any node of the gang that is left."""
+        await self._cluster.stop(
+            self._names,
+            self._order.token,
+            grace_s=self._order.stop_grace_s if self._stopping else 0.0,
+            job_dir=self._prepared.job_dir if self._prepared else None,
+        )
+
+    async def _watch(self, prepared: Prepared) -> None:
+        """Progress for the queue, and an end for a run whose output has stopped growing."""
+        watcher = watch.Watcher(prepared)
+        grew_at = started_at = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            look = await asyncio.to_thread(watcher.look)
+            now = time.monotonic()
+            if look.grew:
+                grew_at = now
+            if look.progress is not None and look.progress != self._progress:
+                self._progress = look.progress
+                self._news()
+            if now - grew_at > self._order.stall_s and not self._stopping:
+                self._stop("STALLED")
+            if 0 < self._order.walltime_s < now - started_at and not self._stopping:
+                self._stop("TIMEOUT")
+
+    def _spec(self, prepared: Prepared) -> dict[str, object]:
+        order = self._order
+        spec = AttemptSpec(
+            run_token=order.token,
+            argv=prepared.argv,
+            cwd=str(prepared.cwd),
+            stdout=str(prepared.stdout),
+            stderr=str(prepared.stderr),
+            scratch_dir=str(self._scratch_root / f"run{order.run}"),
+            env={
+                **self._project.environment,
+                "SCSCHED_ATTEMPT": str(order.attempt),
+                "SCSCHED_EXACT": "1" if order.exact else "0",
+            },
+            gang=spread(self._names, order.ranks),
+            walltime_s=order.walltime_s or None,
+        )
+        return as_json(spec)

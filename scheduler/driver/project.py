@@ -1,0 +1,97 @@
+"""The Scipion project of a workflow, as its driver sees it."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from scsched.scheduler import scipion_env
+from scsched.scheduler.driver.keeper import Finished, Keeper, KeeperError, Prepared
+from scsched.scheduler.protocol import Assignment
+
+log = logging.getLogger("scsched.driver")
+
+
+class Project:
+    """Made once; every write to it goes through one keeper process, one call at a time."""
+
+    def __init__(self, assignment: Assignment, work_dir: Path) -> None:
+        self._assignment = assignment
+        self._work_dir = work_dir
+        self._made = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._keeper: Keeper | None = None
+        self.ids: dict[str, int] = {}
+        self.path = Path(assignment.project) if assignment.project else _default(assignment)
+        self.problem = ""
+        self.environment: dict[str, str] = {}
+
+    @property
+    def ready(self) -> bool:
+        return self._made.is_set() and not self.problem
+
+    async def make(self) -> None:
+        """Create the project, or open it if an earlier driver did."""
+        try:
+            await asyncio.to_thread(self._make)
+        except (KeeperError, OSError) as exc:
+            self.problem = f"the Scipion project {self.path} could not be made: {exc}"
+            log.error("%s", self.problem)
+        self._made.set()
+
+    def _make(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.environment = scipion_env.prepare(
+            self._work_dir / "scipion",
+            scipion_python=Path(self._assignment.scipion_python),
+            relion_bin=Path(self._assignment.relion_bin),
+        )
+        log_path = self._work_dir / "keeper.log"
+        python = Path(self._assignment.scipion_python)
+        self._keeper = Keeper(python, self.environment, log=log_path)
+        self.ids = self._keeper.create(
+            project=self.path,
+            name=self._assignment.name,
+            workflow_json=self._assignment.document,
+            owner=f"{self._assignment.deployment}/{self._assignment.workflow}",
+        )
+
+    async def wait(self) -> None:
+        await self._made.wait()
+        if self.problem:
+            raise KeeperError(self.problem)
+
+    async def prepare(
+        self, ref: str, *, attempt: int, ranks: int, threads: int, gpu: bool
+    ) -> Prepared:
+        async with self._lock:
+            return await asyncio.to_thread(
+                self._there().prepare,
+                self.ids[ref],
+                attempt=attempt,
+                ranks=ranks,
+                threads=threads,
+                gpu=gpu,
+            )
+
+    async def finish(self, ref: str) -> Finished:
+        async with self._lock:
+            return await asyncio.to_thread(self._there().finish, self.ids[ref])
+
+    async def fail(self, ref: str, message: str, *, aborted: bool) -> None:
+        """:param aborted: a person stopped it."""
+        async with self._lock:
+            await asyncio.to_thread(self._there().fail, self.ids[ref], message, aborted=aborted)
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
+
+    def _there(self) -> Keeper:
+        if self._keeper is None:
+            raise KeeperError("the project is not there yet")
+        return self._keeper
+
+
+def _default(assignment: Assignment) -> Path:
+    """Where Scipion itself would put it."""
+    return Path.home() / "ScipionUserData" / "projects" / assignment.name

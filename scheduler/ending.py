@@ -1,0 +1,98 @@
+"""What becomes of a step when its run has ended: the retry policy's decision as a row to write."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from scsched.cluster.pools import Pool
+from scsched.db.open_runs import OpenRun
+from scsched.db.past import PastRun
+from scsched.db.runs import RunEnd
+from scsched.scheduler.config import RetryConfig
+from scsched.scheduler.protocol import EndReport, Hint
+from scsched.scheduler.retry import Ended, GiveUp, Past, RetryPolicy, decide
+from scsched.steps.spec import Resume
+from scsched.steps.state import EndReason, StepState
+
+
+class Ending:
+    """Applies the site's retry policy."""
+
+    def __init__(self, retry: RetryConfig, pools: Sequence[Pool]) -> None:
+        self._policy = RetryPolicy(**retry.model_dump())
+        self._pools = pools
+
+    def of(
+        self,
+        run: OpenRun,
+        end: EndReport,
+        reason: EndReason,
+        past: Sequence[PastRun],
+        now: datetime,
+    ) -> RunEnd:
+        """The row that closes `run`, and where its step goes then."""
+        row = RunEnd(
+            run_id=run.run_id,
+            epoch=run.epoch,
+            reason=reason,
+            then=StepState.COMPLETED,
+            exit_code=end.exit_code,
+            signal=end.signal,
+            detail=end.detail,
+            iterations_done=_done(run, end),
+            iterations_lost=_lost(run, end),
+            resumed_from=None if end.resumed_from is None else str(end.resumed_from),
+        )
+        if reason is EndReason.COMPLETED:
+            return row
+        if reason is EndReason.CANCELLED:
+            return replace(row, then=StepState.CANCELLED)
+        history = [Past(one.reason, one.iterations_done > 0) for one in past]
+        decision = decide(
+            Ended(
+                history=(*history, Past(reason, row.iterations_done > 0)),
+                resumable=run.resume is not Resume.NONE,
+                larger_exists=self._larger_exists(run),
+            ),
+            self._policy,
+        )
+        if isinstance(decision, GiveUp):
+            return replace(row, then=StepState.FAILED, detail=_with(decision.why, row.detail))
+        return replace(
+            row,
+            then=StepState.PENDING,
+            not_before=now + timedelta(seconds=decision.delay_s),
+            allow_spot=decision.allow_spot or not self._has_on_demand(),
+            larger=decision.larger,
+        )
+
+    def _larger_exists(self, run: OpenRun) -> bool:
+        had = max((node.memory_gib for node in run.nodes), default=0.0)
+        return any(pool.memory_gib > had for pool in self._pools)
+
+    def _has_on_demand(self) -> bool:
+        return any(str(pool.market) == "on-demand" and not pool.service for pool in self._pools)
+
+
+def _done(run: OpenRun, end: EndReport) -> int:
+    """Iterations finished by this run; from its last progress where nobody is left to count."""
+    if end.iterations_done or end.hint is not Hint.NODE_LOST:
+        return end.iterations_done
+    return max(0, _told(run, "checkpoint") - (end.resumed_from or 0))
+
+
+def _lost(run: OpenRun, end: EndReport) -> int:
+    """Iterations at work, or written and not whole, when it ended."""
+    if end.iterations_lost or end.hint is not Hint.NODE_LOST:
+        return end.iterations_lost
+    return max(0, _told(run, "iteration") - _told(run, "checkpoint"))
+
+
+def _told(run: OpenRun, name: str) -> int:
+    """A number of its last progress report; 0 where there was none."""
+    found = (run.progress or {}).get(name)
+    return found if isinstance(found, int) else 0
+
+
+def _with(why: str, detail: str) -> str:
+    return f"{detail}\n{why}" if detail else why

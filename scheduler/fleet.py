@@ -1,0 +1,80 @@
+"""The providers of all pools behind one face: launch by intent, list by tag, terminate by id."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scsched.cluster.pools import Pool
+from scsched.cluster.provider import (
+    Launched,
+    LaunchRequest,
+    Notice,
+    Provider,
+    ProviderError,
+    Refused,
+    Seen,
+)
+
+log = logging.getLogger("scsched.fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What the providers say exists, at one moment."""
+
+    seen: Mapping[str, Seen]
+    """By launch token."""
+    silent: frozenset[str]
+    """Providers that did not answer: nothing may be concluded about their nodes."""
+    notices: Mapping[str, Notice]
+
+
+class Fleet:
+    """All pools of the site, and the provider that each belongs to."""
+
+    def __init__(self, pools: Sequence[Pool], providers: Mapping[str, Provider]) -> None:
+        self.pools = tuple(pools)
+        self._by_name = {pool.name: pool for pool in pools}
+        self._providers = providers
+
+    def pool(self, name: str) -> Pool | None:
+        """None for a pool that was taken out of the configuration while nodes of it live."""
+        return self._by_name.get(name)
+
+    def census(self) -> Census:
+        seen: dict[str, Seen] = {}
+        notices: dict[str, Notice] = {}
+        silent = set()
+        for name, provider in self._providers.items():
+            try:
+                seen |= {node.token: node for node in provider.list()}
+                notices |= {notice.token: notice for notice in provider.notices()}
+            except ProviderError as exc:
+                log.warning("provider %s does not answer: %s", name, exc)
+                silent.add(name)
+        return Census(seen=seen, silent=frozenset(silent), notices=notices)
+
+    def launch(self, requests: Iterable[LaunchRequest]) -> list[Launched | Refused]:
+        """Ask for nodes. Safe to repeat: a token launches once."""
+        answers: list[Launched | Refused] = []
+        for name, group in _grouped(requests).items():
+            try:
+                answers += self._providers[name].launch(group)
+            except ProviderError as exc:
+                log.warning("provider %s: launch: %s", name, exc)
+        return answers
+
+    def terminate(self, tokens: Mapping[str, Sequence[str]]) -> None:
+        """Ask for nodes to end, by provider name. Already gone is done."""
+        for name, group in tokens.items():
+            try:
+                self._providers[name].terminate(group)
+            except ProviderError as exc:
+                log.warning("provider %s: terminate: %s", name, exc)
+
+
+def _grouped(requests: Iterable[LaunchRequest]) -> dict[str, list[LaunchRequest]]:
+    groups: dict[str, list[LaunchRequest]] = {}
+    for request in requests:
+        groups.setdefault(request.pool.provider, []).append(request)
+    return groups

@@ -1,0 +1,172 @@
+"""Move steps on by what is: the drivers' beats, and the providers' word on the nodes."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from scsched.cluster.provider import NodeState as Existence
+from scsched.db import drivers as driver_rows
+from scsched.db import nodes as node_rows
+from scsched.db import runs as run_rows
+from scsched.db.drivers import DriverRec
+from scsched.db.models import NodeState
+from scsched.db.nodes import NodeRec
+from scsched.db.open_runs import OpenRun, open_runs_of
+from scsched.db.past import PastRun, past_of
+from scsched.db.runs import RunEnd
+from scsched.db.session import Store
+from scsched.db.settle import settle
+from scsched.scheduler.ending import Ending
+from scsched.scheduler.fleet import Census, Fleet
+from scsched.scheduler.news import News, reports_of
+from scsched.scheduler.protocol import Beat, EndReport, Hint, Phase
+from scsched.scheduler.verdict import RECLAIMED, judge
+from scsched.steps.state import EndReason, StepState
+
+log = logging.getLogger("scsched.monitor")
+
+MISSING_GRACE = timedelta(seconds=20)
+"""A node launched less long ago may not be listed yet: clouds answer late."""
+DRIVER_GRACE = timedelta(seconds=20)
+"""How long a driver that lives has to report the end of a run whose nodes are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Everything that one tick looks at."""
+
+    now: datetime
+    beats: Mapping[int, Beat]
+    census: Census
+    runs: Sequence[OpenRun]
+    nodes: Mapping[int, NodeRec]
+    """Live ones, by id."""
+    drivers: Mapping[int, DriverRec]
+    """Those not given up, by workflow."""
+
+
+class Monitor:
+    """Writes what has happened, and judges the runs that have ended."""
+
+    def __init__(self, store: Store, fleet: Fleet, ending: Ending) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._ending = ending
+
+    def tick(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> None:
+        sight = self._look(now, beats, census)
+        gone = _gone(sight)
+        news = News.of(beats, sight.runs, sight.nodes, sight.drivers, census.notices)
+        overdue = list(self._overdue(sight))
+        ended = [*_reported(sight), *_orphaned(sight)]
+        if not (news or gone or overdue or ended):
+            return
+        with self._store.write() as session:
+            news.write(session, now)
+            node_rows.ended(session, gone.items(), now)
+            node_rows.ask_terminate(session, overdue, "did not come up in time", now)
+            past = past_of(session, [run.step_id for run, _ in ended])
+            ends = [self._end(run, end, past.get(run.step_id, ()), gone, now) for run, end in ended]
+            run_rows.end_runs(session, ends, now)
+            settle(session, {run.workflow_id for run, _ in ended}, now)
+
+    def _look(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> Sight:
+        with self._store.read() as session:
+            return Sight(
+                now=now,
+                beats=beats,
+                census=census,
+                runs=open_runs_of(session),
+                nodes={node.id: node for node in node_rows.live(session)},
+                drivers={record.workflow_id: record for record in driver_rows.known(session)},
+            )
+
+    def _overdue(self, sight: Sight) -> Iterable[int]:
+        """Nodes that were launched but did not come up in time."""
+        for node in sight.nodes.values():
+            pool = self._fleet.pool(node.pool)
+            if pool is None or node.state is not NodeState.STARTING or node.launched_at is None:
+                continue
+            if (sight.now - node.launched_at).total_seconds() > pool.boot_s:
+                log.warning("node %s did not come up within %.0f s", node.name, pool.boot_s)
+                yield node.id
+
+    def _end(
+        self,
+        run: OpenRun,
+        end: EndReport,
+        past: Sequence[PastRun],
+        gone: Mapping[int, str],
+        now: datetime,
+    ) -> RunEnd:
+        reason = judge(
+            end.hint,
+            stop_reason=run.stop_reason,
+            lost=[_short(word) for word in _words(run, gone)],
+            noticed=any(node.notice_at is not None for node in run.nodes),
+        )
+        if reason is EndReason.NODE_FAIL and run.state is StepState.CONFIGURING:
+            refused = any(word.startswith("refused") for word in _words(run, gone))
+            reason = EndReason.NO_CAPACITY if refused else EndReason.BOOT_FAIL
+        log.info("run %d of step %s ended: %s", run.run_id, run.ref, reason)
+        return self._ending.of(run, end, reason, past, now)
+
+
+def _reported(sight: Sight) -> Iterable[tuple[OpenRun, EndReport]]:
+    """Runs that a driver says have ended."""
+    reports = reports_of(sight.beats)
+    for run in sight.runs:
+        report = reports.get((run.run_id, run.epoch))
+        if report is not None and report.end is not None:
+            yield run, report.end
+
+
+def _orphaned(sight: Sight) -> Iterable[tuple[OpenRun, EndReport]]:
+    """Runs whose nodes are all seen gone, and whose driver is gone too or says nothing."""
+    reports = reports_of(sight.beats)
+    for run in sight.runs:
+        report = reports.get((run.run_id, run.epoch))
+        ends = [node.ended_at for node in run.nodes if node.ended_at is not None]
+        if (report is not None and report.end is not None) or len(ends) < len(run.nodes):
+            continue
+        since = max(ends, default=run.started_at)
+        never_began = report is not None and report.phase is Phase.WAITING
+        nobody = run.workflow_id not in sight.drivers
+        if never_began or nobody or sight.now - since > DRIVER_GRACE:
+            words = ", ".join(sorted({node.end_reason or "" for node in run.nodes}))
+            yield run, EndReport(hint=Hint.NODE_LOST, detail=f"its nodes are gone: {words}")
+
+
+def _gone(sight: Sight) -> dict[int, str]:
+    """Live nodes that their provider says are gone, with its word for why."""
+    gone = {}
+    for node in sight.nodes.values():
+        if node.launched_at is None and node.token not in sight.census.seen:
+            if node.terminate_asked_at is not None and node.provider not in sight.census.silent:
+                gone[node.id] = "not needed any more"
+        elif node.provider not in sight.census.silent and _is_gone(node, sight):
+            seen = sight.census.seen.get(node.token)
+            gone[node.id] = _word(node, seen.reason if seen is not None else "")
+    return gone
+
+
+def _is_gone(node: NodeRec, sight: Sight) -> bool:
+    seen = sight.census.seen.get(node.token)
+    if seen is not None:
+        return seen.state is Existence.TERMINATED
+    return node.launched_at is not None and sight.now - node.launched_at >= MISSING_GRACE
+
+
+def _word(node: NodeRec, reason: str) -> str:
+    return reason or ("terminated" if node.terminate_asked_at is not None else "lost")
+
+
+def _words(run: OpenRun, gone: Mapping[int, str]) -> list[str]:
+    """Why nodes of the gang are gone, now or before."""
+    words = [gone.get(node.id) or node.end_reason for node in run.nodes]
+    return [word for word in words if word]
+
+
+def _short(word: str) -> str:
+    return RECLAIMED if word.startswith(RECLAIMED) else word

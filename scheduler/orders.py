@@ -1,0 +1,46 @@
+"""What the drivers should be doing, read from the database. Pure but for the rows given."""
+
+from collections.abc import Iterable, Mapping
+
+from scsched.db.models import Exact
+from scsched.db.open_runs import OpenRun
+from scsched.scheduler.config import TimesConfig
+from scsched.scheduler.protocol import NodeOrder, Orders, RunOrder
+from scsched.steps.spec import ResourceClass, Resume
+
+
+def orders_of(runs: Iterable[OpenRun], times: TimesConfig, *, exact: Exact, end: bool) -> Orders:
+    """The desired state of one workflow."""
+    return Orders(runs=tuple(_order(run, times, exact) for run in runs), end=end)
+
+
+def _order(run: OpenRun, times: TimesConfig, exact: Exact) -> RunOrder:
+    return RunOrder(
+        run=run.run_id,
+        epoch=run.epoch,
+        token=run.token,
+        attempt=run.attempt,
+        ref=run.ref,
+        protocol=run.protocol,
+        resume=run.resume,
+        ranks=_count(run.layout, "ranks"),
+        threads=_count(run.layout, "threads"),
+        nodes=tuple(NodeOrder(name=node.name, cores=node.cores) for node in run.nodes),
+        exact=_is_exact(run, exact),
+        interactive=run.resource_class is ResourceClass.INTERACTIVE,
+        gpus=min((node.gpus for node in run.nodes), default=0),
+        stop=str(run.stop_reason) if run.stop_reason else None,
+        stop_grace_s=times.stop_grace_s,
+        stall_s=times.stall_s,
+        walltime_s=times.walltime_s,
+    )
+
+
+def _is_exact(run: OpenRun, wanted: Exact) -> bool:
+    """One RELION process an iteration, so that an interruption leaves no trace in the result."""
+    return run.resume is Resume.ITERATION and wanted is Exact.ON
+
+
+def _count(layout: Mapping[str, object], name: str) -> int:
+    found = layout.get(name)
+    return found if isinstance(found, int) else 1

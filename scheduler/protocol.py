@@ -1,0 +1,128 @@
+"""What the driver and the broker say to each other, once a beat.
+
+The driver reports what is; the broker answers what should be. Both sides may repeat any message:
+a report of a run that the broker has closed changes nothing, and an order that the driver already
+carries out is not carried out again. A run that is missing from the answer is to be stopped.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = "scsched/v1"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Phase(StrEnum):
+    WAITING = "waiting"
+    """For its nodes, or for the project."""
+    RUNNING = "running"
+    COMPLETING = "completing"
+    ENDED = "ended"
+
+
+class Hint(StrEnum):
+    """What the driver makes of an end; the broker judges with what it knows of the nodes."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out-of-memory"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    STOPPED = "stopped"
+    """As ordered, or because of a notice."""
+    NODE_LOST = "node-lost"
+
+
+class EndReport(_Message):
+    hint: Hint
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = Field(default="", max_length=8000)
+    resumed_from: int | None = None
+    iterations_done: int = 0
+    iterations_lost: int = 0
+
+
+class RunReport(_Message):
+    run: int
+    epoch: int
+    phase: Phase
+    object_id: int | None = None
+    job_dir: str | None = None
+    progress: dict[str, Any] | None = None
+    end: EndReport | None = None
+
+
+class NodeReport(_Message):
+    name: str
+    notice_deadline: str | None = None
+    """ISO 8601; the node has heard that it will be taken back then."""
+
+
+class Beat(_Message):
+    token: str
+    pid: int
+    start_ticks: int
+    address: str
+    """Of the workflow's Dask scheduler."""
+    tls_dir: str
+    project: str | None = None
+    """Path of the Scipion project, once it is made."""
+    problem: str = Field(default="", max_length=8000)
+    """Why nothing of this workflow can run: the project could not be made."""
+    nodes: tuple[NodeReport, ...] = ()
+    """Nodes whose Dask worker is up."""
+    runs: tuple[RunReport, ...] = ()
+
+
+class NodeOrder(_Message):
+    name: str
+    cores: int
+
+
+class RunOrder(_Message):
+    run: int
+    epoch: int
+    token: str
+    attempt: int
+    ref: str
+    """The step's id in the workflow file."""
+    protocol: str
+    resume: str
+    ranks: int
+    threads: int
+    nodes: tuple[NodeOrder, ...]
+    """The lead node first."""
+    exact: bool = False
+    interactive: bool = False
+    """A person was to do it in Scipion, and says that it is done."""
+    gpus: int = 0
+    stop: str | None = None
+    stop_grace_s: float = 10.0
+    stall_s: float = 1800.0
+    walltime_s: float = 0.0
+
+
+class Orders(_Message):
+    runs: tuple[RunOrder, ...] = ()
+    end: bool = False
+    """Nothing is left to do: end yourself."""
+
+
+class Assignment(_Message):
+    """What a driver asks for once, at its start."""
+
+    workflow: int
+    name: str
+    document: str
+    """The list that Scipion's own loader takes."""
+    project: str | None
+    scipion_python: str
+    relion_bin: str
+    labels: dict[str, str]
+    deployment: str

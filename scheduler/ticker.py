@@ -1,0 +1,97 @@
+"""The one thread that decides and acts: each service has its turn, in this order, every tick.
+
+census     what the providers say exists
+monitor    steps move on by what is
+player     local spot nodes are taken back as the schedule says
+dispatch   eligible steps get their nodes
+drivers    workflows with something to run get their driver
+scale      nodes come and go
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from scsched.scheduler.dispatch import Dispatch
+from scsched.scheduler.drivers import Drivers
+from scsched.scheduler.fleet import Fleet
+from scsched.scheduler.inbox import Inbox
+from scsched.scheduler.monitor import Monitor
+from scsched.scheduler.player import Player
+from scsched.scheduler.scale import Scale
+from scsched.steps.errors import StoreBusy, StoreFull, StoreLost
+
+log = logging.getLogger("scsched.ticker")
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Services:
+    """The broker's services, wired."""
+
+    fleet: Fleet
+    inbox: Inbox
+    monitor: Monitor
+    player: Player
+    dispatch: Dispatch
+    drivers: Drivers
+    scale: Scale
+
+    def tick(self, now: datetime) -> None:
+        """Everything once."""
+        beats = self.inbox.take()
+        try:
+            census = self.fleet.census()
+            self.monitor.tick(now, beats, census)
+            self.player.tick(now)
+            self.dispatch.tick(now)
+            self.drivers.tick(now)
+            self.scale.tick(now, census, self.dispatch.waiting, self.drivers.wanted)
+        finally:
+            self.inbox.ticked()
+
+
+class Ticker:
+    """Ticks until it is told to stop. A failed tick is logged; the next one starts anew."""
+
+    def __init__(
+        self,
+        services: Services,
+        pause_s: float,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._services = services
+        self._pause_s = pause_s
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticker")
+        self.ticks = 0
+        self.last_at: datetime | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the tick that runs has ended."""
+        self._stopping.set()
+        self._services.inbox.wake()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            now = self._clock()
+            try:
+                self._services.tick(now)
+            except (StoreBusy, StoreFull, StoreLost) as exc:
+                log.error("tick: %s; nothing is lost, trying again", exc)
+                self._stopping.wait(1.0)
+            except Exception:
+                log.exception("tick")
+                self._stopping.wait(1.0)
+            self.ticks, self.last_at = self.ticks + 1, now
+            self._services.inbox.wait(self._pause_s)

@@ -1,0 +1,79 @@
+"""Why a step is not running, in one word and one sentence. Pure; nothing here decides anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from scsched.scheduler.broker import Unplaceable
+from scsched.steps.state import PendingReason, StepState
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a PENDING step."""
+
+    ref: str
+    held: bool
+    workflow_held: bool
+    gate: str
+    gate_open: bool
+    unmet: int
+    not_before: datetime
+    parents: Mapping[str, StepState]
+    """By ref."""
+    stuck: bool = False
+    """A step that it needs, directly or not, has failed or was cancelled."""
+    workflow_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    reason: PendingReason
+    sentence: str
+
+
+def why(step: Standing, now: datetime, unplaced: Unplaceable | None = None) -> Why:
+    """The first rule that holds, the one a person can do most about first."""
+    if step.held or step.workflow_held:
+        whole = f"{step.workflow_id}" if step.workflow_held else _selector(step)
+        return Why(
+            PendingReason.JOB_HELD_USER,
+            f"held by a person; `scsched release {whole}` lets it go on",
+        )
+    bad = [ref for ref, state in step.parents.items() if state in _NEVER]
+    if bad:
+        return Why(
+            PendingReason.DEPENDENCY_NEVER_SATISFIED,
+            f"needs step {', '.join(sorted(bad, key=int))}, which {_fate(step, bad[0])}; "
+            f"`scsched resubmit {step.workflow_id}.{bad[0]}` tries that again",
+        )
+    if step.stuck:
+        return Why(
+            PendingReason.DEPENDENCY_NEVER_SATISFIED,
+            "a step before it has failed or was cancelled; resubmit that one",
+        )
+    if step.unmet:
+        open_ = sorted((r for r, s in step.parents.items() if s != StepState.COMPLETED), key=int)
+        return Why(PendingReason.DEPENDENCY, f"waits for step {', '.join(open_)}")
+    if step.gate and not step.gate_open:
+        return Why(
+            PendingReason.INTERACTIVE,
+            f"{step.gate}; then `scsched release {_selector(step)}`",
+        )
+    if step.not_before > now:
+        seconds = (step.not_before - now).total_seconds()
+        return Why(PendingReason.BEGIN_TIME, f"is tried again in {seconds:.0f} s")
+    if unplaced is not None:
+        return Why(unplaced.reason, unplaced.detail)
+    return Why(PendingReason.PRIORITY, "is next when the broker looks")
+
+
+_NEVER = frozenset({StepState.FAILED, StepState.CANCELLED})
+
+
+def _fate(step: Standing, ref: str) -> str:
+    return "failed" if step.parents[ref] is StepState.FAILED else "was cancelled"
+
+
+def _selector(step: Standing) -> str:
+    return f"{step.workflow_id}.{step.ref}"
