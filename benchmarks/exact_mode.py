@@ -2,7 +2,7 @@
 
     python benchmarks/exact_mode.py [--particles 500] [--iterations 10] [--rounds 3]
 
-Prints CPU and wall seconds of both and their ratios, taking turns in one run. Wants an idle machine.
+Prints CPU and wall seconds of both and their ratios, by turns in one run. Wants an idle machine.
 """
 
 import argparse

@@ -138,7 +138,9 @@ class Refine:
         for iteration in range(attempt.iteration + 1, total + 1):
             publish.remove_root(private, project=self.project)
             _say(f"exact mode, iteration {iteration} of {total}")
-            code = self.child.run(_one_iteration(asked, iteration, self.base, private).argv)
+            first = iteration == attempt.iteration + 1
+            one = _on_scratch(_one_iteration(asked, iteration, self.base, private), first=first)
+            code = self.child.run(one.argv)
             if code != 0:
                 return code
             whole = (0, 1) if iteration == 1 else (iteration,)
@@ -225,6 +227,14 @@ def _one_iteration(asked: Command, iteration: int, base: str, private: str) -> C
         return only.replaced("--o", private)
     optimiser = f"{base}_it{iteration - 1:03d}_optimiser.star"
     return commands.continued(only, optimiser=optimiser, root=private)
+
+
+def _on_scratch(one: Command, *, first: bool) -> Command:
+    """Copy the particles to the scratch folder once an attempt, not once an iteration."""
+    if not one.has("--scratch_dir"):
+        return one
+    kept = one.added("--keep_scratch")
+    return kept if first else kept.added("--reuse_scratch")
 
 
 def _become(argv: list[str]) -> int:

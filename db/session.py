@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from sqlalchemy import URL, Connection, Engine, inspect, select, text
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from scsched.db import engines, leader
 from scsched.db.models import HEAD, meta
-from scsched.steps.errors import StoreBusy, StoreError
+from scsched.steps.errors import StoreBusy, StoreError, StoreLost
 
 Session: TypeAlias = Connection
 """A transaction on one connection."""
@@ -129,5 +130,8 @@ def _connected(engine: Engine) -> Iterator[Session]:
         connection = engine.connect()
     except PoolTimeout as error:
         raise StoreBusy("database: all connections were in use for too long") from error
-    with connection, connection.begin():
-        yield connection
+    try:
+        with connection, connection.begin():
+            yield connection
+    except PendingRollbackError as error:  # the block went on after it was told of the loss
+        raise StoreLost("database: the connection broke; nothing was written") from error

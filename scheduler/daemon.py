@@ -10,22 +10,14 @@ from typing import IO
 
 import uvicorn
 
-from scsched.cluster.local import LocalProvider
 from scsched.db import migrate
-from scsched.db.session import Store, open_store
+from scsched.db.session import open_store
 from scsched.scheduler import config as configuration
 from scsched.scheduler.api import make_app
 from scsched.scheduler.config import Settings
-from scsched.scheduler.dispatch import Dispatch
-from scsched.scheduler.drivers import Drivers, Places
-from scsched.scheduler.ending import Ending
-from scsched.scheduler.fleet import Fleet
-from scsched.scheduler.inbox import Inbox
-from scsched.scheduler.monitor import Monitor
 from scsched.scheduler.peercred import PeerCredProtocol
-from scsched.scheduler.player import Player
-from scsched.scheduler.scale import Scale
-from scsched.scheduler.ticker import Services, Ticker
+from scsched.scheduler.ticker import Ticker
+from scsched.scheduler.wiring import Outside, this_machine, wire
 from scsched.steps.errors import StoreBusy
 
 log = logging.getLogger("scsched.daemon")
@@ -45,13 +37,22 @@ def serve(
     settings = configuration.load(config)
     _make_dirs(settings.state_dir)
     _logging(None if foreground else settings.state_dir)
+    run(settings)
+    return 0
+
+
+def run(settings: Settings, outside: Outside | None = None) -> None:
+    """Serve until a signal says stop.
+
+    :param outside: where nodes and drivers come from; None: this machine.
+    """
     with ExitStack() as stack:
         stack.enter_context(_only_one(settings.state_dir))
         migrate.upgrade(settings.database_url)
         store = open_store(settings.database_url)
         stack.callback(store.close)
         stack.enter_context(store.leader_lock())
-        services = wire(settings, store)
+        services = wire(settings, store, outside or this_machine(settings, store))
         ticker = Ticker(services, settings.times.tick_s)
         app = make_app(settings, store, services, ticker)
         server = uvicorn.Server(_server_config(app, settings.socket))
@@ -60,24 +61,6 @@ def serve(
         log.info("serving at %s, database %s", settings.socket, _named(settings.database_url))
         server.run()
     log.info("stopped; runs in progress go on and are taken up at the next start")
-    return 0
-
-
-def wire(settings: Settings, store: Store) -> Services:
-    """All services over one store and the pools of the site."""
-    deployment = store.deployment()
-    local = LocalProvider(settings.state_dir, deployment)
-    fleet = Fleet(settings.pools(), {"local": local})
-    drivers = Drivers(store, Places(settings.state_dir, settings.socket), deployment)
-    return Services(
-        fleet=fleet,
-        inbox=Inbox(),
-        monitor=Monitor(store, fleet, Ending(settings.retry, fleet.pools)),
-        player=Player(store, local),
-        dispatch=Dispatch(store, fleet),
-        drivers=drivers,
-        scale=Scale(store, fleet, deployment, drivers.joining),
-    )
 
 
 def _server_config(app: object, socket: Path) -> uvicorn.Config:

@@ -11,7 +11,7 @@ import pwd
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from scsched.db.session import Store
 
 log = logging.getLogger("scsched.drivers")
 
+PROGRAM = (sys.executable, "-I", "-m", "scsched.scheduler.driver.main")
 BACKOFF_S = 2.0
 MAX_BACKOFF_S = 300.0
 
@@ -49,7 +50,16 @@ class Places:
 class Drivers:
     """Starts the drivers that are wanted and missing, and notices those that have gone."""
 
-    def __init__(self, store: Store, places: Places, deployment: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        places: Places,
+        deployment: str,
+        *,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        """:param program: the driver's command line, but for its arguments."""
+        self._program = tuple(program)
         self._store = store
         self._places = places
         self._deployment = deployment
@@ -141,7 +151,7 @@ class Drivers:
         work_dir = self._places.work_dir(record.workflow_id)
         _make_dir(work_dir, record.uid)
         argv = [
-            sys.executable, "-I", "-m", "scsched.scheduler.driver.main",
+            *self._program,
             "--socket", str(self._places.socket),
             "--workflow", str(record.workflow_id),
             "--work-dir", str(work_dir),

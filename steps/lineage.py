@@ -12,8 +12,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +109,6 @@ def save(lineage: Lineage, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     attempts = [asdict(attempt) for attempt in lineage.attempts]
     write_json(folder / "lineage.json", {"schema": SCHEMA, "attempts": attempts})
-
-
-def ended(lineage: Lineage, attempt: Attempt, *, exit_code: int, published: bool) -> Lineage:
-    return lineage.with_attempt(replace(attempt, exit_code=exit_code, published=published))
-
-
-def started(attempt: Attempt, *, now: datetime) -> Attempt:
-    return replace(attempt, started_at=now.isoformat(timespec="seconds"))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

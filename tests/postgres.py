@@ -5,6 +5,7 @@ import pwd
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,25 +42,33 @@ class Cluster:
         """The URL of a new database: empty, or a copy of the one named or at the URL `template`."""
         name = f"d{next(_number)}"
         origin = urlsplit(template).path.removeprefix("/")
-        self._run("createdb", "-h", str(self.folder), "-U", "postgres", "-T", origin, name)
+        self.run("createdb", "-h", str(self.folder), "-U", "postgres", "-T", origin, name)
         return f"postgresql://postgres@/{name}?host={quote(str(self.folder), safe='')}"
 
     def start(self) -> None:
         options = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}'"
-        self._control("start", "-w", "-o", options, "-l", str(self.folder / "log"))
+        deadline = time.monotonic() + TIMEOUT_S
+        while not self._try("pg_ctl", *self._data(), "start", "-w", "-o", options, *self._log()):
+            # After a kill the orphans of the old server have to go first.
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server does not start: {self._said()}")
+            time.sleep(0.1)
 
     def stop(self) -> None:
-        self._control("stop", "-m", "immediate")
+        """At once; one that is down already stays so."""
+        self._try("pg_ctl", *self._data(), "stop", "-m", "immediate")
 
     def kill(self) -> None:
         """SIGKILL to the server: its clients' connections break."""
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
 
-    def _control(self, *arguments: str) -> None:
-        self._run("pg_ctl", "-D", str(self.folder / "data"), *arguments)
+    def run(self, program: str, *arguments: str) -> None:
+        """One of Postgres's programs. :raises RuntimeError: it failed."""
+        if not self._try(program, *arguments):
+            raise RuntimeError(f"{program} failed: {self._said()}")
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _try(self, program: str, *arguments: str) -> bool:
         done = subprocess.run(
             [str(self.bin / program), *arguments],
             stdin=subprocess.DEVNULL,
@@ -72,10 +81,17 @@ class Cluster:
             group=_owner(),
             extra_groups=None if _owner() is None else [],
         )
-        if done.returncode != 0:
-            log = self.folder / "log"
-            said = log.read_text()[-2000:] if log.exists() else "no log"
-            raise RuntimeError(f"{program} ended with {done.returncode}: {said}")
+        return done.returncode == 0
+
+    def _data(self) -> tuple[str, str]:
+        return "-D", str(self.folder / "data")
+
+    def _log(self) -> tuple[str, str]:
+        return "-l", str(self.folder / "log")
+
+    def _said(self) -> str:
+        log = self.folder / "log"
+        return log.read_text()[-2000:] if log.exists() else "no log"
 
 
 @contextmanager
@@ -88,7 +104,7 @@ def cluster(*, durable: bool = False) -> Iterator[Cluster]:
         if os.geteuid() == 0:
             os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
         server = Cluster(Path(folder), found)
-        server._run("initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N",
+        server.run("initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N",
                     "-E", "UTF8", "--locale", "C.UTF-8")  # fmt: skip
         if not durable:
             with Path(folder, "data", "postgresql.conf").open("a") as settings:

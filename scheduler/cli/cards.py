@@ -76,7 +76,7 @@ def why(client: Client, target: Target) -> list[tuple[str, str, schema.Why]]:
         return [(str(target), item["state"], item["why"])]
     workflow = client.workflow(target.workflow)
     steps = _telling(workflow["steps"])
-    if not steps:
+    if not steps or workflow["state"] == "HELD":
         return [(str(target), workflow["state"], _whole(workflow))]
     answers = [client.step(target.workflow, step["id"]) for step in steps[:MAX_EXPLAINED]]
     return [(f"{target}.{a['id']} {clean(a['label'])}", a["state"], a["why"]) for a in answers]

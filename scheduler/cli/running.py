@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ def run(asked: Asked, *, dry_run: bool, yes: bool, as_json: bool) -> int:
 
         play.parse(asked.play_spot)
     submission.request(asked)  # refuse a wrong command line before a broker is started for it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     client = targets.client()
     with OwnBroker(client) as broker:
         answer = submission.send(client, asked, dry_run=dry_run, yes=yes, as_json=as_json)
@@ -87,8 +89,8 @@ def _cancel(following: Following) -> None:
 class OwnBroker:
     """The broker of this deployment: one that answers, or else a child for as long as this lasts.
 
-    The child has a session of its own, so that Ctrl-C reaches only the command, and a terminal
-    that is closed leaves the workflow running.
+    The child has a session of its own: Ctrl-C reaches only the command, which cancels first, and a
+    terminal that is closed (SIGHUP) ends only the command and leaves the workflow running.
     """
 
     def __init__(self, client: Client) -> None:

@@ -109,12 +109,19 @@ class _Gates:
         self._told: set[str] = set()
 
     def tell(self, workflow: schema.WorkflowAnswer | None) -> None:
-        if workflow is None or workflow["state"] not in ("ATTENTION", "HELD"):
+        if workflow is None:
             return
-        for step in workflow["steps"]:
-            if step["reason"] in ("Interactive", "JobHeldUser") and step["id"] not in self._told:
-                self._told.add(step["id"])
-                talk(f"{workflow['id']}.{step['id']} waits: {clean(step['reason_text'] or '')}")
+        if workflow["state"] == "HELD":
+            self._once(str(workflow["id"]), workflow["reason_text"])
+        if workflow["state"] == "ATTENTION":
+            for step in workflow["steps"]:
+                if step["reason"] in ("Interactive", "JobHeldUser"):
+                    self._once(f"{workflow['id']}.{step['id']}", step["reason_text"])
+
+    def _once(self, selector: str, text: str | None) -> None:
+        if selector not in self._told:
+            self._told.add(selector)
+            talk(f"{selector} waits: {clean(text or 'for a person')}")
 
 
 def _say_failures(*, client: Client, workflow: schema.WorkflowAnswer | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 from scsched.cluster.attempt import AttemptSpec, as_json
 from scsched.cluster.dask_cluster import DaskCluster, NodeLost
-from scsched.cluster.gang import spread
+from scsched.cluster.gang import Gang, spread
 from scsched.scheduler.driver import watch
+from scsched.scheduler.driver.gangcheck import GangCheck, preflight_token
 from scsched.scheduler.driver.keeper import KeeperError, Prepared
 from scsched.scheduler.driver.project import Project
 from scsched.scheduler.protocol import EndReport, Hint, Phase, RunOrder, RunReport
+from scsched.steps.spec import Resume
 
 log = logging.getLogger("scsched.driver")
 LOOK_S = 1.0
@@ -72,6 +75,15 @@ class Execution:
             self._stop("fenced")
 
     @property
+    def _scratch(self) -> Path:
+        """Of this run alone; removed at its end, also when its node could not do it."""
+        return self._scratch_root / f"run{self._order.run}"
+
+    @property
+    def _gang(self) -> Gang:
+        return spread(self._names, self._order.ranks)
+
+    @property
     def _names(self) -> list[str]:
         return [node.name for node in self._order.nodes]
 
@@ -91,6 +103,7 @@ class Execution:
         try:
             end = await self._carry_out()
         except asyncio.CancelledError:
+            await self._end_everywhere()
             end = EndReport(hint=Hint.STOPPED, detail=self._stopping)
         except NodeLost as exc:
             end = await self._after_loss(exc)
@@ -99,6 +112,7 @@ class Execution:
         except Exception as exc:  # a bug of ours: the run ends and says so, the driver goes on
             log.exception("run %d", self._order.run)
             end = EndReport(hint=Hint.FAILED, detail=f"{type(exc).__name__}: {exc}")
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         self._end = end
         self._enter(Phase.ENDED)
 
@@ -114,6 +128,8 @@ class Execution:
             threads=self._order.threads,
             gpu=self._order.gpus > 0,
         )
+        if self._is_dear:
+            await self._check_gang()
         self._enter(Phase.RUNNING)
         watching = asyncio.ensure_future(self._watch(prepared))
         try:
@@ -125,6 +141,32 @@ class Execution:
             hint = _HINT_OF_STOP.get(self._stopping, Hint.STOPPED)
             return await self._ended_badly(hint, result, self._stopping)
         return await self._judge(prepared, result)
+
+    @property
+    def _is_dear(self) -> bool:
+        """RELION's iterations under MPI take minutes to days: worth two seconds of looking."""
+        return self._order.ranks > 1 and self._order.resume == Resume.ITERATION
+
+    async def _check_gang(self) -> None:
+        """:raises NodeLost: the gang is no good; its nodes are sent away, not tried again."""
+        verdict = await GangCheck(
+            cluster=self._cluster,
+            gang=self._gang,
+            storage=self._project.path,
+            folder=self._scratch / "preflight",
+            run_token=self._order.token,
+        ).verdict()
+        if not verdict.ok:
+            log.warning("run %d: preflight: %s", self._order.run, verdict.reason)
+            await self._cluster.dismiss(self._names)
+            raise NodeLost(f"preflight: {verdict.reason}")
+        log.info(
+            "run %d: preflight: %d ranks on %s, %.0f MiB/s",
+            self._order.run,
+            verdict.ranks,
+            ", ".join(verdict.nodes),
+            verdict.mib_per_s,
+        )
 
     async def _nodes_up(self) -> None:
         """The broker gives the nodes their time; when it is up it takes the run back."""
@@ -165,7 +207,10 @@ class Execution:
 
     async def _ended_badly(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
         message = detail.splitlines()[-1] if detail else str(hint)
-        await self._project.fail(self._order.ref, message, aborted=hint is Hint.STOPPED)
+        try:
+            await self._project.fail(self._order.ref, message, aborted=hint is Hint.STOPPED)
+        except KeeperError as exc:  # the end itself is what the broker has to know
+            log.warning("run %d: Scipion was not told of its end: %s", self._order.run, exc)
         return self._with_iterations(hint, result, detail)
 
     def _with_iterations(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
@@ -190,12 +235,14 @@ class Execution:
 
     async def _end_everywhere(self) -> None:
         """No process of the attempt survives it on any node of the gang that is left."""
-        await self._cluster.stop(
-            self._names,
-            self._order.token,
-            grace_s=self._order.stop_grace_s if self._stopping else 0.0,
-            job_dir=self._prepared.job_dir if self._prepared else None,
-        )
+        tokens = [self._order.token, *([preflight_token(self._order.token)] * self._is_dear)]
+        for token in tokens:
+            await self._cluster.stop(
+                self._names,
+                token,
+                grace_s=self._order.stop_grace_s if self._stopping else 0.0,
+                job_dir=self._prepared.job_dir if self._prepared else None,
+            )
 
     async def _watch(self, prepared: Prepared) -> None:
         """Progress for the queue, and an end for a run whose output has stopped growing."""
@@ -223,13 +270,13 @@ class Execution:
             cwd=str(prepared.cwd),
             stdout=str(prepared.stdout),
             stderr=str(prepared.stderr),
-            scratch_dir=str(self._scratch_root / f"run{order.run}"),
+            scratch_dir=str(self._scratch / "attempt"),
             env={
                 **self._project.environment,
                 "SCSCHED_ATTEMPT": str(order.attempt),
                 "SCSCHED_EXACT": "1" if order.exact else "0",
             },
-            gang=spread(self._names, order.ranks),
+            gang=self._gang,
             walltime_s=order.walltime_s or None,
         )
         return as_json(spec)

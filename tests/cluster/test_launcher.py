@@ -237,6 +237,22 @@ def test_an_exact_run_over_mpi_is_bit_identical(project: Path, tmp_path: Path) -
     assert _different(files(project), files(other)) == []
 
 
+@pytest.mark.relion
+@needs_relion
+def test_an_exact_run_copies_its_particles_to_scratch_once(project: Path, tmp_path: Path) -> None:
+    other = make_project(tmp_path / "other", Particles(n=PARTICLES))
+    assert Launched(other, CLASSIFY_2D, SCSCHED_EXACT="1").ended() == 0
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    argv = [*CLASSIFY_2D, "--scratch_dir", "/none", "--keep_free_scratch", "0"]
+    on_scratch = Launched(project, argv, SCSCHED_EXACT="1", SCSCHED_SCRATCH=str(scratch))
+    assert on_scratch.ended() == 0, on_scratch.text()[-3000:]
+    assert list((scratch / "relion_volatile").iterdir())
+    assert on_scratch.text().count("Copying particles to scratch directory") == 1
+    data = [x for x in files(other) if x.endswith(("data.star", "classes.mrcs"))]
+    assert {x: files(project)[x] for x in data} == {x: files(other)[x] for x in data}
+
+
 def _different(left: dict[str, bytes], right: dict[str, bytes]) -> list[str]:
     return sorted(x for x in left.keys() | right.keys() if left.get(x) != right.get(x))
 

@@ -62,6 +62,13 @@ def write_particles(folder: Path, count: int = 12) -> Path:
     return star
 
 
+def write_volume(path: Path) -> Path:
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(np.zeros((16, 16, 16), np.float32))
+        file.voxel_size = 7.0
+    return path
+
+
 def _table(name: str, rows: list[dict[str, object]]) -> str:
     heads = "".join(f"_{label} #{i}\n" for i, label in enumerate(rows[0], start=1))
     body = "".join(" ".join(str(value) for value in row.values()) + "\n" for row in rows)
@@ -84,6 +91,17 @@ def import_step(star: Path, *, step: str = "7", label: str = "Particles") -> dic
         "sphericalAberration": 2.7,
         "amplitudeContrast": 0.1,
         "magnification": 50000,
+        "samplingRate": 7.0,
+    }
+
+
+def volume_step(volume: Path, *, step: str = "3") -> dict[str, object]:
+    return {
+        "object.className": "ProtImportVolumes",
+        "object.id": step,
+        "object.label": "Map",
+        "importFrom": 0,
+        "filesPath": str(volume),
         "samplingRate": 7.0,
     }
 

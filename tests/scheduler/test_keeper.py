@@ -221,6 +221,22 @@ def test_a_protocol_runs_to_outputs_that_are_there(
     assert not (project / "x").exists()
 
 
+def test_a_map_is_looked_at_as_well(
+    keeper: Keeper, environment: dict[str, str], project: Path, tmp_path: Path
+) -> None:
+    volume = site.write_volume(tmp_path / "map.mrc")
+    text = site.document(site.volume_step(volume))
+    ids = keeper.create(project=project, name="p", workflow_json=text)
+    run(keeper.prepare(ids["3"]), environment)
+    finished = keeper.finish(ids["3"])
+    assert [(out.kind, out.items, out.dims) for out in finished.outputs] == [
+        ("Volume", None, (16, 16, 16)),
+    ]
+    assert finished.error == ""
+    volume.write_bytes(volume.read_bytes()[:3000])
+    assert "3000 of" in keeper.finish(ids["3"]).error
+
+
 def test_a_child_sees_what_its_parent_made(
     keeper: Keeper, environment: dict[str, str], project: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """`scsched run`, in a process of its own where signals matter."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from scsched.scheduler.cli import schema
 from scsched.scheduler.cli.main import main
+from scsched.scheduler.cli.misfit import misfit
 from tests.scheduler.cli import answers
 from tests.scheduler.cli.peer import Peer, Request
 
@@ -59,7 +62,10 @@ def test_run_on_a_broker_that_answers_prints_events_and_receipt(
     assert sent["play_spot"] == "90s:kill"
 
 
-def test_ctrl_c_in_run_cancels_and_says_how_to_go_on(broker: Peer, document: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_run_cancels_and_says_how_to_go_on(
+    sent: signal.Signals, broker: Peer, document: Path
+) -> None:
     broker.answers["POST /v1/workflows"] = SUBMITTED
     broker.answers["GET /v1/events"] = slowly_quiet
 
@@ -73,7 +79,7 @@ def test_ctrl_c_in_run_cancels_and_says_how_to_go_on(broker: Peer, document: Pat
     )
     try:
         wait_until(lambda: any(r.path == "/v1/events" for r in broker.asked))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
@@ -127,3 +133,30 @@ def test_a_reader_that_leaves_is_no_error(broker: Peer) -> None:
     )
     assert done.stdout.startswith("id\t")
     assert done.stderr == ""
+
+
+def test_run_starts_a_broker_of_its_own_and_stops_it(
+    state_dir: Path, document: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real broker; a dry run, so that nothing needs Scipion."""
+    step = {"object.className": "ProtImportParticles", "object.id": "2", "object.label": "In"}
+    document.write_text(json.dumps([step]))
+    done = subprocess.run(
+        [*COMMAND, "run", str(document), "--dry-run", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert misfit(json.loads(done.stdout), schema.SubmitAnswer) == []
+    assert main(["queue"]) == 75
+
+
+def test_run_holds_on_to_nothing_of_a_refused_file(state_dir: Path, document: Path) -> None:
+    document.write_text("{")
+    done = subprocess.run(
+        [*COMMAND, "run", str(document)], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert main(["queue"]) == 75
