@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -58,9 +59,16 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
         server = uvicorn.Server(_server_config(app, settings.socket))
         ticker.start()
         stack.callback(ticker.stop)
+        _outlive_signals()
         log.info("serving at %s, database %s", settings.socket, _named(settings.database_url))
         server.run()
     log.info("stopped; runs in progress go on and are taken up at the next start")
+
+
+def _outlive_signals() -> None:
+    """uvicorn stops serving on a signal and then raises it once more: we still have to clean up."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: None)
 
 
 def _server_config(app: object, socket: Path) -> uvicorn.Config:

@@ -32,6 +32,8 @@ class Submission(BaseModel):
     project: str | None = None
     market: Market | None = None
     params: dict[str, str] = {}
+    environ: dict[str, str] = {}
+    """What `%(NAME)s` in a template stands for; of the submitter, never ours."""
     maps: dict[str, ResourceClass] = {}
     from_: tuple[str, ...] = Field(default=(), alias="from")
     until: tuple[str, ...] = ()
@@ -78,7 +80,7 @@ def take(
         params=body.params,
         maps=body.maps,
         site=settings.site_classes(),
-        partial=body.project is not None,
+        environ=body.environ,
     )
     part = selected(whole, body.from_, body.until, body.only)
     market = body.market or settings.default_market

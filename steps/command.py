@@ -27,9 +27,9 @@ CONTINUE_OPTIONS = COMPUTE_OPTIONS | _names(
     --solvent_correct_fsc --external_reconstruct --skip_gridding --trust_ref_size --always_cc
     --failsafe_threshold --strict_highres_exp --maxsig --lowpass_mask --lowpass
     --helical_offset_step --skip_subtomo_multi --normalised_subtomo --ctf3d_not_squared
-    --subtomo_multi_thr --minimum_angular_sampling --maximum_angular_sampling --no_map --minres_map --gridding_iter
-    --abort_at_resolution --sigma2_fudge --use_all_data --only_sample_tilt
-    --always_join_random_halves"""
+    --subtomo_multi_thr --minimum_angular_sampling --maximum_angular_sampling --no_map
+    --minres_map --gridding_iter --abort_at_resolution --sigma2_fudge --use_all_data
+    --only_sample_tilt --always_join_random_halves"""
 )
 """What `--continue` must be given again. RELION stores the rest in optimiser.star; these it takes
 from the command line alone, and left out they silently change the run (`--skip_align`).

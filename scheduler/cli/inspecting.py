@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from scsched.scheduler import paths
@@ -35,7 +36,12 @@ def inspect(
     :raises WorkflowError: the file is refused.
     """
     workflow = scipion.read_workflow(
-        raw, filename=filename, params=params, maps=maps, site=_site_classes()
+        raw,
+        filename=filename,
+        params=params,
+        maps=maps,
+        site=_site_classes(),
+        environ=os.environ,
     )
     if as_json:
         put_json(scipion.to_json(workflow))

@@ -70,6 +70,15 @@ def submit(asked: Asked, *, wait: bool, dry_run: bool, yes: bool, as_json: bool)
     return watching.conclude(following)
 
 
+def _wanted(text: str) -> frozenset[str]:
+    """Variables of the environment that a template asks for; only these leave this process."""
+    if "%(" not in text:
+        return frozenset()
+    from scsched.steps import template
+
+    return template.variables(text)
+
+
 def send(
     client: Client, asked: Asked, *, dry_run: bool, yes: bool, as_json: bool
 ) -> schema.SubmitAnswer:
@@ -110,8 +119,10 @@ def request(asked: Asked) -> dict[str, object]:
     """The body of POST /v1/workflows, its idempotency key included."""
     if asked.exact not in ("auto", "on", "off"):
         raise UsageError(f"--exact {asked.exact}: write auto, on or off")
+    text = _text(read(asked.file), asked.file.name)
     return {
-        "document": _text(read(asked.file), asked.file.name),
+        "document": text,
+        "environ": {name: os.environ[name] for name in _wanted(text) if name in os.environ},
         "filename": asked.file.name,
         "name": asked.name or _stem(asked.file),
         "project": _absolute(asked.project),

@@ -246,6 +246,17 @@ def test_config_show_says_where_values_come_from(broker: Peer, capsys: Capture) 
 # submit
 
 
+def test_submit_sends_only_the_variables_that_a_template_asks_for(
+    broker: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_HERE", "/data")
+    monkeypatch.setenv("A_SECRET", "x")
+    template = tmp_path / "w.json.template"
+    template.write_text('[\n{"object.id": "1", "starFile": "%(DATA_HERE)s/p.star"}\n]')
+    assert main(["submit", str(template)]) == 0
+    assert broker.asked[-1].body["environ"] == {"DATA_HERE": "/data"}
+
+
 def test_submit_prints_the_id_alone_and_sends_everything(
     broker: Peer, document: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +271,7 @@ def test_submit_prints_the_id_alone_and_sends_everything(
     assert len(body.pop("key")) == 32
     assert body == {
         "document": '[{"object.id": "1"}]',
+        "environ": {},
         "filename": "my flow.json",
         "name": "my flow",
         "project": str(document.parent / "p"),
