@@ -60,7 +60,10 @@ class AttemptEnd:
     """None when a signal ended it."""
     signal: int | None
     oom: bool
-    """The kernel killed something of this node, or else of this machine, for want of memory."""
+    """The kernel killed something of this node, or else of this machine, for want of memory.
+
+    Whatever the exit code: Scipion ends with 0 also when what it had started was killed.
+    """
     timed_out: bool
     stopped: bool
     """`stop_attempt` was called for it."""
@@ -139,7 +142,7 @@ def _run(spec: AttemptSpec) -> AttemptEnd:
     return AttemptEnd(
         exit_code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
-        oom=code != 0 and cgroup.oom_kills() > ooms,
+        oom=cgroup.oom_kills() > ooms,
         timed_out=timed_out,
         stopped=spec.run_token in _stopped,
         wall_s=round(time.monotonic() - start, 3),
@@ -209,7 +212,7 @@ def _stop(
             _stopped.add(run_token)
         process = _running.get(run_token)
     end = time.monotonic() + grace_s
-    if job_dir is not None:
+    if job_dir is not None and _alive(run_token):
         _ask_relion(Path(job_dir))
         _until(lambda: not _alive(run_token), end - grace_s / 2)
     terminated = _alive(run_token)

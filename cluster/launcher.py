@@ -131,9 +131,10 @@ class Refine:
         return 0
 
     def _run_exact(self, attempt: Attempt) -> int:
-        """One process per iteration; each finished one is moved to the expected names at once."""
+        """One process per iteration, and one at a time; each finished iteration is moved to the
+        expected names at once."""
         private = f"{self.base}_x{attempt.number}"
-        asked = resume.with_seed(self.asked)
+        asked = resume.alone(resume.with_seed(self.asked))
         total = resume.iterations(asked) or resume.DEFAULT_ITERATIONS
         for iteration in range(attempt.iteration + 1, total + 1):
             publish.remove_root(private, project=self.project)

@@ -26,8 +26,11 @@ KEEPALIVE = (
     ("oob_tcp_keepalive_intvl", "2"),
     ("oob_tcp_keepalive_probes", "3"),
 )
+# RELION's leader only hands out work, and polls for answers: without yielding it takes a core away
+# from the workers. Open MPI yields by itself only where it believes that slots are too few.
+YIELD = ("mpi_yield_when_idle", "1")
 # ob1: the generic transport, without a search for fabrics. Sockets on the loopback only.
-_COMMON = (*KEEPALIVE, ("pml", "ob1"), ("oob_tcp_if_include", "lo"))
+_COMMON = (*KEEPALIVE, YIELD, ("pml", "ob1"), ("oob_tcp_if_include", "lo"))
 # Nodes of one machine share /dev/shm, and ranks of the same place on two nodes would use the same
 # segment (vader_segment.<host>.<uid>.<job>.<local rank>): so no shared memory across a gang.
 _SPANNING = (

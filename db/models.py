@@ -238,7 +238,7 @@ runs = Table(
     Column("exit_code", Integer),
     Column("signal", Integer),
     Column("detail", Text, nullable=False, server_default=text("''")),
-    Column("resumed_from", Text),
+    Column("resumed_from", Integer),
     Column("iterations_done", Integer, nullable=False, server_default="0"),
     Column("iterations_lost", Integer, nullable=False, server_default="0"),
     Column("progress", JSON(none_as_null=True)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Integer, bindparam, select, update
+from sqlalchemy import Integer, and_, bindparam, or_, select, update
 
 from scsched.db import demand as demands
 from scsched.db.actions import Changed as Changed
@@ -51,9 +51,16 @@ class Eligible:
     ends: tuple[EndReason, ...] = ()
 
 
-def eligible(session: Session, now: datetime, limit: int) -> list[Eligible]:
-    """Steps that could start now, most urgent first, then oldest first."""
-    found = session.execute(_ELIGIBLE, {"now": now, "limit": limit}).all()
+def eligible(
+    session: Session, now: datetime, limit: int, after: Eligible | None = None
+) -> list[Eligible]:
+    """Steps that could start now, most urgent first, then oldest first; the first ones, or those
+    behind `after`."""
+    if after is None:
+        found = session.execute(_ELIGIBLE, {"now": now, "limit": limit}).all()
+    else:
+        place = {"now": now, "limit": limit, "priority": after.priority, "id": after.step_id}
+        found = session.execute(_ELIGIBLE_AFTER, place).all()
     ends = ends_of(session, [row.id for row in found if row.attempts > row.forgiven])
     return [
         Eligible(
@@ -106,6 +113,13 @@ _ELIGIBLE = (
     .where(steps.c.not_before <= bindparam("now", type_=steps.c.not_before.type))
     .order_by(steps.c.priority.desc(), steps.c.id)
     .limit(bindparam("limit", type_=Integer))
+)
+_AS_URGENT = and_(
+    steps.c.priority == bindparam("priority", type_=Integer),
+    steps.c.id > bindparam("id", type_=Integer),
+)
+_ELIGIBLE_AFTER = _ELIGIBLE.where(
+    or_(steps.c.priority < bindparam("priority", type_=Integer), _AS_URGENT)
 )
 
 

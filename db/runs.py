@@ -65,7 +65,8 @@ class RunEnd:
     detail: str = ""
     iterations_done: int = 0
     iterations_lost: int = 0
-    resumed_from: str | None = None
+    resumed_from: int | None = None
+    """The iteration it went on from."""
     not_before: datetime | None = None
     allow_spot: bool | None = None
     larger: bool | None = None

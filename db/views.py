@@ -127,7 +127,7 @@ class RunView:
     exit_code: int | None
     signal: int | None
     detail: str
-    resumed_from: str | None
+    resumed_from: int | None
     iterations_done: int
     iterations_lost: int
     progress: Mapping[str, object] | None

@@ -3,15 +3,17 @@
 import asyncio
 import os
 import pwd
+import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Annotated, Literal
 
-from fastapi import Body, Depends, FastAPI, Query, Request
+from fastapi import Body, Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from scsched.db import queries
 from scsched.db.session import Store
@@ -23,10 +25,13 @@ from scsched.scheduler.peercred import Peer, caller
 from scsched.scheduler.protocol import SCHEMA, Beat
 from scsched.scheduler.selectors import select
 from scsched.scheduler.ticker import Services, Ticker, utc_now
-from scsched.steps.errors import ScschedError, UsageError
+from scsched.steps.errors import NotFound, ScschedError, UsageError
 
 Json = dict[str, object]
 Caller = Annotated[Peer, Depends(caller)]
+WorkflowId = Annotated[int, Path(ge=0, le=2**31)]
+After = Annotated[int, Query(ge=0, lt=2**63)]
+Seconds = Annotated[float, Query(ge=0.0)]
 MAX_WAIT_S = 30.0
 POLL_S = 0.2
 
@@ -51,7 +56,7 @@ class Action(BaseModel):
 
     action: Literal["cancel", "hold", "release", "requeue", "resubmit"]
     selector: str
-    reason: str = ""
+    reason: str = Field(default="", max_length=1000)
     by_steps: bool = False
 
 
@@ -62,6 +67,8 @@ def make_app(settings: Settings, store: Store, services: Services, ticker: Ticke
     started_at = utc_now()
     app.add_exception_handler(ScschedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _refused)
 
     @app.get("/v1/ping")
     def ping(_: Caller) -> Json:
@@ -105,7 +112,7 @@ def make_app(settings: Settings, store: Store, services: Services, ticker: Ticke
 
     @app.get("/v1/events")
     async def events(
-        peer: Caller, workflow: int, step: str | None = None, after: int = 0, wait_s: float = 0.0
+        peer: Caller, workflow: int, step: str | None = None, after: After = 0, wait_s: Seconds = 0
     ) -> Json:
         deadline = asyncio.get_running_loop().time() + min(wait_s, MAX_WAIT_S)
         while True:
@@ -119,7 +126,13 @@ def make_app(settings: Settings, store: Store, services: Services, ticker: Ticke
     @app.post("/v1/actions")
     def act(peer: Caller, body: Action) -> Json:
         items = steering.act(
-            store, body.action, body.selector, peer, reason=body.reason, now=utc_now()
+            store,
+            body.action,
+            body.selector,
+            peer,
+            reason=body.reason,
+            by_steps=body.by_steps,
+            now=utc_now(),
         )
         services.inbox.wake()
         return _answer(items=items)
@@ -144,7 +157,7 @@ def make_app(settings: Settings, store: Store, services: Services, ticker: Ticke
         return _answer(**desk.nodes(ended=all))
 
     @app.get("/v1/receipt/{workflow}")
-    def receipt(peer: Caller, workflow: int) -> Json:
+    def receipt(peer: Caller, workflow: WorkflowId) -> Json:
         return _answer(**desk.receipt(workflow, peer))
 
     @app.get("/v1/config")
@@ -153,11 +166,11 @@ def make_app(settings: Settings, store: Store, services: Services, ticker: Ticke
         return _answer(items=[{"key": k, "value": v, "origin": o} for k, v, o in rows])
 
     @app.get("/v1/driver/{workflow}/assignment")
-    def assignment(peer: Caller, workflow: int, token: str) -> Json:
+    def assignment(peer: Caller, workflow: WorkflowId, token: str) -> Json:
         return _answer(**desk.assignment(workflow, token, peer).model_dump(mode="json"))
 
     @app.post("/v1/driver/{workflow}/beat")
-    def beat(peer: Caller, workflow: int, body: Annotated[Beat, Body()]) -> Json:
+    def beat(peer: Caller, workflow: WorkflowId, body: Annotated[Beat, Body()]) -> Json:
         return _answer(**desk.beat(workflow, body, peer).model_dump(mode="json"))
 
     return app
@@ -168,7 +181,7 @@ def _answer(**values: object) -> Json:
 
 
 def _refused(_: Request, exc: Exception) -> JSONResponse:
-    error = exc if isinstance(exc, ScschedError) else ScschedError(str(exc))
+    error = exc if isinstance(exc, ScschedError) else ScschedError(f"a fault of the broker: {exc}")
     body = {
         "code": error.code,
         "message": str(error),
@@ -181,7 +194,13 @@ def _refused(_: Request, exc: Exception) -> JSONResponse:
 def _invalid(request: Request, exc: Exception) -> JSONResponse:
     first = exc.errors()[0] if isinstance(exc, RequestValidationError) else {}
     where = ".".join(str(part) for part in first.get("loc", ()) if part != "body")
-    return _refused(request, UsageError(f"{where}: {first.get('msg', exc)}"))
+    return _refused(request, UsageError(f"{where or 'body'}: {first.get('msg', exc)}"))
+
+
+def _no_route(request: Request, exc: Exception) -> JSONResponse:
+    """Nothing at this path, or not by this method."""
+    said = exc.detail if isinstance(exc, HTTPException) else exc
+    return _refused(request, NotFound(f"{request.method} {request.url.path}: {said}"))
 
 
 def _words(text: str) -> frozenset[str]:
@@ -194,7 +213,9 @@ def _utc(at: datetime | None) -> datetime | None:
 
 
 def _uid_of(user: str) -> int:
+    if re.fullmatch(r"[0-9]{1,10}", user):
+        return int(user)
     try:
-        return int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
-    except KeyError as exc:
-        raise UsageError(f"no user {user}") from exc
+        return pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError) as exc:
+        raise UsageError(f"no user {user!r}") from exc

@@ -49,7 +49,7 @@ class Unplaceable:
     reason: PendingReason
     detail: str
     pools: tuple[str, ...] = ()
-    """Pools that would do if they had room."""
+    """Pools that would do if they had room; none that a more urgent step waits for."""
 
 
 @dataclass(slots=True)
@@ -99,7 +99,8 @@ def place(want: Want, pools: Sequence[Pool], room: Room) -> Placement | Unplacea
     names = ", ".join(sorted(fitting))
     if room.reserved.issuperset(fitting):
         return Unplaceable(PendingReason.PRIORITY, f"more urgent steps wait for {names}")
-    return Unplaceable(PendingReason.RESOURCES, f"waits for nodes in {names}", tuple(fitting))
+    open_to_it = tuple(name for name in fitting if name not in room.reserved)
+    return Unplaceable(PendingReason.RESOURCES, f"waits for nodes in {names}", open_to_it)
 
 
 def feasible(want: Want, pools: Sequence[Pool]) -> Placement | Unplaceable:
@@ -158,7 +159,10 @@ def _layouts(
 def _offers(
     want: Want, pool: Pool, layouts: Sequence[Layout], room: Room
 ) -> Iterable[tuple[int, Placement]]:
-    """Placements with the rank of their width; 0 is what the demand likes best."""
+    """Placements with the rank of their width; 0 is what the demand likes best.
+
+    Narrower ones only on nodes that are there: nothing is launched for half a gang.
+    """
     idle = room.idle.get((pool.name, want.workflow_id), [])
     free = pool.max_nodes - room.alive.get(pool.name, 0)
     if pool.name in room.reserved:
@@ -166,7 +170,8 @@ def _offers(
     for liking, layout in enumerate(layouts):
         reuse = tuple(idle[: layout.nodes])
         new = layout.nodes - len(reuse)
-        if new <= free:
+        narrower = liking > 0
+        if new <= free and not (narrower and new):
             yield liking, Placement(pool=pool, layout=layout, reuse=reuse, new=new)
 
 

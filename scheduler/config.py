@@ -5,13 +5,21 @@ Order of precedence: environment `SCSCHED_*` > the file named by `SCSCHED_CONFIG
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from scsched.cluster.pools import Market, Pool
 from scsched.scheduler import paths
@@ -21,7 +29,7 @@ from scsched.steps.spec import ResourceClass
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PoolConfig(_Strict):
@@ -110,6 +118,9 @@ class Settings(_Strict):
         PoolConfig(name="service", max_nodes=4, cores=1, memory_gib=2.0, service=True),
     )
 
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    """Where values come from that are no defaults, by key."""
+
     @field_validator("pool")
     @classmethod
     def _names_are_unique(cls, pools: tuple[PoolConfig, ...]) -> tuple[PoolConfig, ...]:
@@ -144,28 +155,43 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     environ = os.environ if environ is None else environ
     file = paths.config_file(path, environ)
     values = _read(file) if file else {}
+    origin = {key: str(file) for key, _ in _rows(values)}
     if python := environ.get("SCSCHED_SCIPION_PYTHON"):
         values = {**values, "scipion": {**_table(values, "scipion"), "python": python}}
+        origin["scipion.python"] = "SCSCHED_SCIPION_PYTHON"
     if database := environ.get("SCSCHED_DATABASE"):
         values["database"] = database
+        origin["database"] = "SCSCHED_DATABASE"
     values["state_dir"] = paths.state_dir(environ, values.get("state_dir"))
+    if environ.get("SCSCHED_STATE_DIR"):
+        origin["state_dir"] = "SCSCHED_STATE_DIR"
     try:
         settings = Settings.model_validate(values)
+        settings.site_classes()
     except ValidationError as exc:
         raise _refused(file, exc) from exc
-    settings.site_classes()
+    except ConfigError as exc:
+        raise ConfigError(f"{file}: {exc}", hint=exc.hint) from exc
+    settings._origins = origin
     return settings
 
 
-def origins(settings: Settings, path: Path | None = None) -> list[tuple[str, str, str]]:
-    """Every key with its value and where it comes from, for `scsched config show`."""
-    file = paths.config_file(path, os.environ)
-    given = _read(file) if file else {}
-    rows = []
-    for key, value in settings.model_dump(mode="json").items():
-        origin = str(file) if key in given else "default"
-        rows += [(name, text, origin) for name, text in _flat(key, value)]
-    return rows
+def origins(settings: Settings) -> list[tuple[str, str, str]]:
+    """Every key with its value and where it comes from, for `scsched config show`.
+
+    Everybody may ask for these: a password in the database's URL is not among them.
+    """
+    shown = settings.model_dump(mode="json") | {"database": without_password(settings.database)}
+    return [(key, text, settings._origins.get(key, "default")) for key, text in _rows(shown)]
+
+
+def without_password(url: str) -> str:
+    """A database's URL as it may be shown and logged."""
+    return re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:***@", url)
+
+
+def _rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [row for key, value in values.items() for row in _flat(key, value)]
 
 
 def _flat(key: str, value: object) -> Sequence[tuple[str, str]]:

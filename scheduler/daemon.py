@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,11 +16,11 @@ from scsched.db import migrate
 from scsched.db.session import open_store
 from scsched.scheduler import config as configuration
 from scsched.scheduler.api import make_app
-from scsched.scheduler.config import Settings
+from scsched.scheduler.config import Settings, without_password
 from scsched.scheduler.peercred import PeerCredProtocol
 from scsched.scheduler.ticker import Ticker
 from scsched.scheduler.wiring import Outside, this_machine, wire
-from scsched.steps.errors import StoreBusy
+from scsched.steps.errors import ConfigError, StoreBusy
 
 log = logging.getLogger("scsched.daemon")
 
@@ -49,6 +50,7 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
     """
     with ExitStack() as stack:
         stack.enter_context(_only_one(settings.state_dir))
+        _clear(settings.socket)
         migrate.upgrade(settings.database_url)
         store = open_store(settings.database_url)
         stack.callback(store.close)
@@ -59,23 +61,46 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
         server = uvicorn.Server(_server_config(app, settings.socket))
         ticker.start()
         stack.callback(ticker.stop)
-        _outlive_signals()
-        log.info("serving at %s, database %s", settings.socket, _named(settings.database_url))
+        _stop_on_signals(server)
+        database = without_password(settings.database_url)
+        log.info("serving at %s, database %s", settings.socket, database)
         server.run()
     log.info("stopped; runs in progress go on and are taken up at the next start")
 
 
-def _outlive_signals() -> None:
-    """uvicorn stops serving on a signal and then raises it once more: we still have to clean up."""
+def _stop_on_signals(server: uvicorn.Server) -> None:
+    """Also before uvicorn listens for them, and after: it raises them once more when it has
+    stopped, and we still have to clean up."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: None)
+        signal.signal(signum, stop)
 
 
-def _server_config(app: object, socket: Path) -> uvicorn.Config:
-    socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+def _clear(path: Path) -> None:
+    """Remove the socket of a broker that was killed.
+
+    :raises StoreBusy: somebody answers there.
+    :raises ConfigError: it is no socket.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ConfigError(f"{path}: is no socket", hint="move it away, or set SCSCHED_SOCKET")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5.0)
+        if probe.connect_ex(os.fsencode(path)) == 0:
+            raise StoreBusy(f"another broker answers at {path}", hint="set SCSCHED_SOCKET")
+    path.unlink(missing_ok=True)
+
+
+def _server_config(app: object, path: Path) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        uds=str(socket),
+        uds=str(path),
         http=PeerCredProtocol,
         ws="none",
         loop="asyncio",
@@ -126,9 +151,3 @@ def _logging(state_dir: Path | None) -> None:
         handlers=[handler],
         force=True,
     )
-
-
-def _named(url: str) -> str:
-    """The URL without its password."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://...@{tail}" if at else url

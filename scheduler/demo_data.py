@@ -51,7 +51,7 @@ class ParticleSet:
     particles: int = 400
     box_px: int = 32
     pixel_a: float = 7.0
-    noise: float = 1.5
+    noise: float = 1.0
     seed: int = 1
 
 

@@ -32,6 +32,7 @@ class Desk:
         self._services = services
 
     def submit(self, body: Submission, peer: Peer) -> Json:
+        steering.check_submitter(peer)
         taken = intake.take(
             body,
             uid=peer.uid,

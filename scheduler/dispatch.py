@@ -14,7 +14,7 @@ from scsched.db.models import NodeState
 from scsched.db.nodes import NodeRec
 from scsched.db.queue import Eligible
 from scsched.db.runs import NewRun
-from scsched.db.session import Store
+from scsched.db.session import Session, Store
 from scsched.scheduler.broker import Placement, Room, Unplaceable, Want, place
 from scsched.scheduler.fleet import Fleet
 from scsched.steps.errors import StaleStep
@@ -22,6 +22,7 @@ from scsched.steps.state import INFRASTRUCTURE
 
 log = logging.getLogger("scsched.dispatch")
 STEPS_A_TICK = 500
+PORTION = 50
 
 
 class Dispatch:
@@ -37,18 +38,17 @@ class Dispatch:
     def tick(self, now: datetime) -> int:
         """Open runs for the steps that find room; returns how many."""
         with self._store.read() as session:
-            eligible = queue.eligible(session, now, STEPS_A_TICK)
-            live = node_rows.live(session) if eligible else []
-        placed = self._place(eligible, room_of(live))
+            placed = self._place(session, now)
         if not placed:
             return 0
         return self._open([_new_run(step, found) for step, found in placed], now)
 
-    def _place(self, eligible: Iterable[Eligible], room: Room) -> list[tuple[Eligible, Placement]]:
+    def _place(self, session: Session, now: datetime) -> list[tuple[Eligible, Placement]]:
         placed: list[tuple[Eligible, Placement]] = []
         unplaced: dict[int, Unplaceable] = {}
         waiting: set[tuple[str, int]] = set()
-        for step in eligible:
+        room = room_of(node_rows.live(session))
+        for step in self._eligible(session, now, room):
             found = place(want_of(step), self._fleet.pools, room)
             if isinstance(found, Unplaceable):
                 unplaced[step.step_id] = found
@@ -59,6 +59,17 @@ class Dispatch:
             placed.append((step, found))
         self.unplaced, self.waiting = unplaced, frozenset(waiting)
         return placed
+
+    def _eligible(self, session: Session, now: datetime, room: Room) -> Iterable[Eligible]:
+        """By portions, until every pool is waited for: then nothing behind them can start."""
+        names = {pool.name for pool in self._fleet.pools}
+        last: Eligible | None = None
+        for _ in range(0, STEPS_A_TICK, PORTION):
+            portion = queue.eligible(session, now, PORTION, last)
+            yield from portion
+            if len(portion) < PORTION or room.reserved >= names:
+                return
+            last = portion[-1]
 
     def _open(self, new: Sequence[NewRun], now: datetime) -> int:
         """All at once; if somebody moved one of them meanwhile, the next tick looks again."""

@@ -6,18 +6,11 @@ dead only on proof: its process is gone.
 """
 
 import logging
-import os
-import pwd
 import secrets
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypedDict
+from typing import Protocol
 
-from scsched.cluster import processes, tags
 from scsched.cluster.processes import Process
 from scsched.cluster.provider import Join, Owner
 from scsched.db import drivers as driver_rows
@@ -25,52 +18,47 @@ from scsched.db import nodes as node_rows
 from scsched.db.drivers import DriverRec
 from scsched.db.nodes import NodeRec
 from scsched.db.session import Store
+from scsched.scheduler.driver_processes import group_of
 
 log = logging.getLogger("scsched.drivers")
 
-PROGRAM = (sys.executable, "-I", "-m", "scsched.scheduler.driver.main")
 BACKOFF_S = 2.0
 MAX_BACKOFF_S = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where drivers work and how they reach the broker."""
-
-    state_dir: Path
-    socket: Path
+class Programs(Protocol):
+    """Where drivers run."""
 
     def work_dir(self, workflow_id: int) -> Path:
-        return self.state_dir / "wf" / str(workflow_id)
+        """Folder of the workflow's own, as its owner sees it."""
+        ...
 
-    def log(self, workflow_id: int) -> Path:
-        return self.state_dir / "log" / f"driver-{workflow_id}.log"
+    def start(self, record: DriverRec, token: str) -> Process | None:
+        """Start a driver that is found by `token`; None: it has ended already.
+
+        :raises OSError: it cannot be started.
+        """
+        ...
+
+    def find(self, record: DriverRec) -> Process | None:
+        """The driver that was started under the record's token, if it lives."""
+        ...
+
+    def alive(self, process: Process) -> bool: ...
 
 
 class Drivers:
     """Starts the drivers that are wanted and missing, and notices those that have gone."""
 
-    def __init__(
-        self,
-        store: Store,
-        places: Places,
-        deployment: str,
-        *,
-        program: Sequence[str] = PROGRAM,
-    ) -> None:
-        """:param program: the driver's command line, but for its arguments."""
-        self._program = tuple(program)
+    def __init__(self, store: Store, programs: Programs) -> None:
         self._store = store
-        self._places = places
-        self._deployment = deployment
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._programs = programs
         self._last_start: dict[int, datetime] = {}
         self._records: dict[int, DriverRec] = {}
         self.wanted: frozenset[int] = frozenset()
         """Workflows that had something to run at the last tick."""
 
     def tick(self, now: datetime) -> None:
-        self._reap()
         with self._store.read() as session:
             wanted = {record.workflow_id: record for record in driver_rows.wanted(session)}
             known = {record.workflow_id: record for record in driver_rows.known(session)}
@@ -87,24 +75,24 @@ class Drivers:
         tls_dir = (record.info or {}).get("tls_dir") if record else None
         if record is None or not record.address or not tls_dir:
             return None
-        owner = Owner(uid=record.uid, gid=_gid(record.uid), username=record.username)
+        owner = Owner(uid=record.uid, gid=group_of(record.uid), username=record.username)
         join = Join(
             scheduler_address=record.address,
             tls_dir=Path(str(tls_dir)),
-            work_dir=self._places.work_dir(node.workflow_id),
+            work_dir=self._programs.work_dir(node.workflow_id),
         )
         return owner, join
 
     def _look_after(self, record: DriverRec, now: datetime, *, wanted: bool) -> None:
         """Write down what became of a driver that was intended."""
         if record.pid is not None and record.started_ticks is not None:
-            if not processes.alive(Process(record.pid, record.started_ticks)):
+            if not self._programs.alive(Process(record.pid, record.started_ticks)):
                 self._gone(record, now, wanted=wanted)
             return
         # We died between intending and recording: the tag tells whether it was started.
-        found = processes.find({tags.DRIVER: record.token or ""}, uid=record.uid)
-        if found:
-            self._record(record.workflow_id, record.epoch, found[0], now)
+        found = self._programs.find(record)
+        if found is not None:
+            self._record(record.workflow_id, record.epoch, found, now)
         else:
             self._gone(record, now, wanted=wanted)
 
@@ -113,7 +101,7 @@ class Drivers:
         with self._store.write() as session:
             if wanted:
                 log.warning("workflow %d: its driver is dead", record.workflow_id)
-                why = f"process {record.pid} is gone"
+                why = f"process {record.pid} is gone" if record.pid else "it did not start"
                 driver_rows.lost(session, record.workflow_id, record.epoch, why, now)
             else:
                 driver_rows.ended(session, record.workflow_id, record.epoch, now)
@@ -135,80 +123,13 @@ class Drivers:
         with self._store.write() as session:
             epoch = driver_rows.intend_start(session, record.workflow_id, token, now)
         try:
-            child = self._spawn(record, token)
+            process = self._programs.start(record, token)
         except OSError as exc:
             log.error("workflow %d: the driver cannot start: %s", record.workflow_id, exc)
             return
-        self._children[child.pid] = child
-        if (process := processes.identify(child.pid)) is not None:
+        if process is not None:
             self._record(record.workflow_id, epoch, process, now)
 
     def _record(self, workflow_id: int, epoch: int, process: Process, now: datetime) -> None:
         with self._store.write() as session:
             driver_rows.started(session, workflow_id, epoch, process.pid, process.start_ticks, now)
-
-    def _spawn(self, record: DriverRec, token: str) -> subprocess.Popen[bytes]:
-        work_dir = self._places.work_dir(record.workflow_id)
-        _make_dir(work_dir, record.uid)
-        argv = [
-            *self._program,
-            "--socket", str(self._places.socket),
-            "--workflow", str(record.workflow_id),
-            "--work-dir", str(work_dir),
-        ]  # fmt: skip
-        with self._places.log(record.workflow_id).open("ab") as out:
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd="/",
-                env=_environment(record, token, self._deployment),
-                start_new_session=True,
-                umask=0o022,
-                **_as_user(record.uid),
-            )
-
-    def _reap(self) -> None:
-        for pid, child in list(self._children.items()):
-            if child.poll() is not None:
-                del self._children[pid]
-
-
-class _User(TypedDict, total=False):
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
-def _as_user(uid: int) -> _User:
-    """Popen's arguments to become `uid`, with its own groups and no other; none if we are it."""
-    if uid == os.geteuid():
-        return {}
-    entry = pwd.getpwuid(uid)
-    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    return {"user": uid, "group": entry.pw_gid, "extra_groups": groups}
-
-
-def _environment(record: DriverRec, token: str, deployment: str) -> Mapping[str, str]:
-    mine = record.uid == os.geteuid()
-    home = os.environ.get("HOME") if mine else None
-    return {
-        **tags.allowed(),
-        "HOME": home or pwd.getpwuid(record.uid).pw_dir,
-        "USER": record.username,
-        "LOGNAME": record.username,
-        tags.DEPLOYMENT: deployment,
-        tags.DRIVER: token,
-    }
-
-
-def _make_dir(path: Path, uid: int) -> None:
-    """Of the user alone; we never look into it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.geteuid() == 0 and path.stat().st_uid != uid:
-        os.chown(path, uid, _gid(uid))
-
-
-def _gid(uid: int) -> int:
-    return pwd.getpwuid(uid).pw_gid

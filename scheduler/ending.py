@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from scsched.cluster.pools import Pool
+from scsched.cluster.pools import Market, Pool
 from scsched.db.open_runs import OpenRun
 from scsched.db.past import PastRun
 from scsched.db.runs import RunEnd
+from scsched.scheduler.broker import Placement, Want, feasible
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import EndReport, Hint
 from scsched.scheduler.retry import Ended, GiveUp, Past, RetryPolicy, decide
@@ -41,7 +42,7 @@ class Ending:
             detail=end.detail,
             iterations_done=_done(run, end),
             iterations_lost=_lost(run, end),
-            resumed_from=None if end.resumed_from is None else str(end.resumed_from),
+            resumed_from=end.resumed_from,
         )
         if reason is EndReason.COMPLETED:
             return row
@@ -62,16 +63,29 @@ class Ending:
             row,
             then=StepState.PENDING,
             not_before=now + timedelta(seconds=decision.delay_s),
-            allow_spot=decision.allow_spot or not self._has_on_demand(),
+            allow_spot=decision.allow_spot or not self._has_on_demand(run),
             larger=decision.larger,
         )
 
     def _larger_exists(self, run: OpenRun) -> bool:
         had = max((node.memory_gib for node in run.nodes), default=0.0)
-        return any(pool.memory_gib > had for pool in self._pools)
+        found = feasible(_want(run, Market(run.market), larger=True), self._pools)
+        return isinstance(found, Placement) and found.pool.memory_gib > had
 
-    def _has_on_demand(self) -> bool:
-        return any(str(pool.market) == "on-demand" and not pool.service for pool in self._pools)
+    def _has_on_demand(self, run: OpenRun) -> bool:
+        return isinstance(feasible(_want(run, Market.ON_DEMAND), self._pools), Placement)
+
+
+def _want(run: OpenRun, market: Market, *, larger: bool = False) -> Want:
+    return Want(
+        step_id=run.step_id,
+        workflow_id=run.workflow_id,
+        resource_class=run.resource_class,
+        demand=run.demand,
+        market=market,
+        long_lived=run.long_lived,
+        larger=larger,
+    )
 
 
 def _done(run: OpenRun, end: EndReport) -> int:

@@ -1,8 +1,9 @@
 """The providers of all pools behind one face: launch by intent, list by tag, terminate by id."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scsched.cluster.pools import Pool
 from scsched.cluster.provider import (
@@ -27,6 +28,8 @@ class Census:
     silent: frozenset[str]
     """Providers that did not answer: nothing may be concluded about their nodes."""
     notices: Mapping[str, Notice]
+    provider_of: Mapping[str, str] = field(default_factory=dict)
+    """Name of the provider that listed the node, by launch token."""
 
 
 class Fleet:
@@ -36,26 +39,38 @@ class Fleet:
         self.pools = tuple(pools)
         self._by_name = {pool.name: pool for pool in pools}
         self._providers = providers
+        self._census: Census | None = None
+        self._taken_at = 0.0
 
     def pool(self, name: str) -> Pool | None:
         """None for a pool that was taken out of the configuration while nodes of it live."""
         return self._by_name.get(name)
 
-    def census(self) -> Census:
+    def census(self, age_s: float = 0.0) -> Census:
+        """The last one while it is younger than `age_s` and nothing was asked for since."""
+        if self._census is None or time.monotonic() - self._taken_at >= age_s:
+            self._taken_at, self._census = time.monotonic(), self._counted()
+        return self._census
+
+    def _counted(self) -> Census:
         seen: dict[str, Seen] = {}
         notices: dict[str, Notice] = {}
+        provider_of: dict[str, str] = {}
         silent = set()
         for name, provider in self._providers.items():
             try:
-                seen |= {node.token: node for node in provider.list()}
+                listed = {node.token: node for node in provider.list()}
+                seen |= listed
+                provider_of |= dict.fromkeys(listed, name)
                 notices |= {notice.token: notice for notice in provider.notices()}
             except ProviderError as exc:
                 log.warning("provider %s does not answer: %s", name, exc)
                 silent.add(name)
-        return Census(seen=seen, silent=frozenset(silent), notices=notices)
+        return Census(seen=seen, silent=frozenset(silent), notices=notices, provider_of=provider_of)
 
     def launch(self, requests: Iterable[LaunchRequest]) -> list[Launched | Refused]:
         """Ask for nodes. Safe to repeat: a token launches once."""
+        self._census = None
         answers: list[Launched | Refused] = []
         for name, group in _grouped(requests).items():
             try:
@@ -66,6 +81,7 @@ class Fleet:
 
     def terminate(self, tokens: Mapping[str, Sequence[str]]) -> None:
         """Ask for nodes to end, by provider name. Already gone is done."""
+        self._census = None
         for name, group in tokens.items():
             try:
                 self._providers[name].terminate(group)

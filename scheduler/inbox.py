@@ -9,9 +9,12 @@ from scsched.scheduler.protocol import Beat
 
 @dataclass(slots=True)
 class Inbox:
-    """The newest beat of every workflow. A beat replaces an older one: it repeats all that is."""
+    """The latest beat of every workflow. A beat replaces an older one: it repeats all that is.
 
-    _beats: dict[int, Beat] = field(default_factory=dict)
+    Every tick looks at all of them; one that says nothing new neither wakes a tick nor waits.
+    """
+
+    _latest: dict[int, Beat] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _wanted: bool = False
     _put: int = 0
@@ -20,9 +23,11 @@ class Inbox:
     """Every beat with a number up to this one has been through a whole tick."""
 
     def put(self, workflow_id: int, beat: Beat, timeout_s: float = 5.0) -> None:
-        """Hand over a beat and wait until a tick is through with it, or `timeout_s`."""
+        """Hand over a beat; wait until a tick is through with its news, or `timeout_s`."""
         with self._changed:
-            self._beats[workflow_id] = beat
+            if self._latest.get(workflow_id) == beat and not _ends(beat):
+                return
+            self._latest[workflow_id] = beat
             self._put += 1
             mine = self._put
             self._wake()
@@ -43,14 +48,25 @@ class Inbox:
             self._changed.wait_for(lambda: self._wanted, timeout_s)
 
     def take(self) -> Mapping[int, Beat]:
-        """The beats since the last call; the tick that takes them calls `ticked` at its end."""
+        """All latest beats; the tick that takes them calls `ticked` at its end."""
         with self._changed:
             self._wanted = False
             self._taken = self._put
-            beats, self._beats = self._beats, {}
-            return beats
+            return dict(self._latest)
+
+    def forget(self, beats: Mapping[int, Beat]) -> None:
+        """These come from drivers given up. What has replaced one of them meanwhile stays."""
+        with self._changed:
+            for workflow_id, beat in beats.items():
+                if self._latest.get(workflow_id) is beat:
+                    del self._latest[workflow_id]
 
     def ticked(self) -> None:
         with self._changed:
             self._served = self._taken
             self._changed.notify_all()
+
+
+def _ends(beat: Beat) -> bool:
+    """The driver waits for the broker to close a run: until it has, every such beat is urgent."""
+    return any(report.end is not None for report in beat.runs)

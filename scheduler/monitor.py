@@ -27,7 +27,7 @@ from scsched.steps.state import EndReason, StepState
 log = logging.getLogger("scsched.monitor")
 
 MISSING_GRACE = timedelta(seconds=20)
-"""A node launched less long ago may not be listed yet: clouds answer late."""
+"""How long listings must lack a node until it counts as gone: clouds list late."""
 DRIVER_GRACE = timedelta(seconds=20)
 """How long a driver that lives has to report the end of a run whose nodes are gone."""
 
@@ -53,15 +53,18 @@ class Monitor:
         self._store = store
         self._fleet = fleet
         self._ending = ending
+        self._absences = Absences()
 
-    def tick(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> None:
+    def tick(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> Mapping[int, Beat]:
+        """One look; gives the beats that counted, those of drivers not given up."""
         sight = self._look(now, beats, census)
-        gone = _gone(sight)
-        news = News.of(beats, sight.runs, sight.nodes, sight.drivers, census.notices)
+        self._absences.note(sight)
+        gone = _gone(sight, self._absences)
+        news = News.of(sight.beats, sight.runs, sight.nodes, sight.drivers, census.notices)
         overdue = list(self._overdue(sight))
         ended = [*_reported(sight), *_orphaned(sight)]
         if not (news or gone or overdue or ended):
-            return
+            return sight.beats
         with self._store.write() as session:
             news.write(session, now)
             node_rows.ended(session, gone.items(), now)
@@ -70,16 +73,20 @@ class Monitor:
             ends = [self._end(run, end, past.get(run.step_id, ()), gone, now) for run, end in ended]
             run_rows.end_runs(session, ends, now)
             settle(session, {run.workflow_id for run, _ in ended}, now)
+        return sight.beats
 
     def _look(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> Sight:
         with self._store.read() as session:
+            drivers = {record.workflow_id: record for record in driver_rows.known(session)}
             return Sight(
                 now=now,
-                beats=beats,
+                beats={
+                    w: b for w, b in beats.items() if w in drivers and drivers[w].token == b.token
+                },
                 census=census,
                 runs=open_runs_of(session),
                 nodes={node.id: node for node in node_rows.live(session)},
-                drivers={record.workflow_id: record for record in driver_rows.known(session)},
+                drivers=drivers,
             )
 
     def _overdue(self, sight: Sight) -> Iterable[int]:
@@ -123,39 +130,60 @@ def _reported(sight: Sight) -> Iterable[tuple[OpenRun, EndReport]]:
 
 
 def _orphaned(sight: Sight) -> Iterable[tuple[OpenRun, EndReport]]:
-    """Runs whose nodes are all seen gone, and whose driver is gone too or says nothing."""
+    """Runs that their drivers will not end: their nodes are gone.
+
+    A run that has not begun needs all of its nodes, so one lost is enough. One that has begun is
+    its driver's to end, as long as there is a driver that may.
+    """
     reports = reports_of(sight.beats)
     for run in sight.runs:
         report = reports.get((run.run_id, run.epoch))
         ends = [node.ended_at for node in run.nodes if node.ended_at is not None]
-        if (report is not None and report.end is not None) or len(ends) < len(run.nodes):
+        if (report is not None and report.end is not None) or (run.nodes and not ends):
             continue
-        since = max(ends, default=run.started_at)
         never_began = report is not None and report.phase is Phase.WAITING
         nobody = run.workflow_id not in sight.drivers
-        if never_began or nobody or sight.now - since > DRIVER_GRACE:
-            words = ", ".join(sorted({node.end_reason or "" for node in run.nodes}))
+        silent = sight.now - max(ends, default=run.started_at) > DRIVER_GRACE
+        if never_began or (len(ends) == len(run.nodes) and (nobody or silent)):
+            words = ", ".join(sorted({node.end_reason or "" for node in run.nodes} - {""}))
             yield run, EndReport(hint=Hint.NODE_LOST, detail=f"its nodes are gone: {words}")
 
 
-def _gone(sight: Sight) -> dict[int, str]:
+class Absences:
+    """Since when listings have lacked a node. One that lacks it proves nothing: they come late."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, datetime] = {}
+
+    def note(self, sight: Sight) -> None:
+        """A provider that does not answer says nothing either way."""
+        lacked = {node.token for node in sight.nodes.values()} - sight.census.seen.keys()
+        self._since = {token: self._since.get(token, sight.now) for token in lacked}
+
+    def proves(self, node: NodeRec, now: datetime) -> bool:
+        """Whether it has been lacking for so long that it is gone."""
+        since = self._since.get(node.token)
+        return since is not None and now - since >= MISSING_GRACE
+
+
+def _gone(sight: Sight, absences: Absences) -> dict[int, str]:
     """Live nodes that their provider says are gone, with its word for why."""
     gone = {}
     for node in sight.nodes.values():
         if node.launched_at is None and node.token not in sight.census.seen:
             if node.terminate_asked_at is not None and node.provider not in sight.census.silent:
                 gone[node.id] = "not needed any more"
-        elif node.provider not in sight.census.silent and _is_gone(node, sight):
+        elif node.provider not in sight.census.silent and _is_gone(node, sight, absences):
             seen = sight.census.seen.get(node.token)
             gone[node.id] = _word(node, seen.reason if seen is not None else "")
     return gone
 
 
-def _is_gone(node: NodeRec, sight: Sight) -> bool:
+def _is_gone(node: NodeRec, sight: Sight, absences: Absences) -> bool:
     seen = sight.census.seen.get(node.token)
     if seen is not None:
         return seen.state is Existence.TERMINATED
-    return node.launched_at is not None and sight.now - node.launched_at >= MISSING_GRACE
+    return absences.proves(node, sight.now)
 
 
 def _word(node: NodeRec, reason: str) -> str:

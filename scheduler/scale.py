@@ -4,7 +4,15 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 
-from scsched.cluster.provider import Join, Launched, LaunchRequest, Owner, Refused
+from scsched.cluster.provider import (
+    Join,
+    Launched,
+    LaunchRequest,
+    Owner,
+    Refused,
+    Throttled,
+    Unreachable,
+)
 from scsched.cluster.provider import NodeState as Existence
 from scsched.db import nodes as node_rows
 from scsched.db.models import NodeState
@@ -14,12 +22,16 @@ from scsched.scheduler.fleet import Census, Fleet
 
 log = logging.getLogger("scsched.scale")
 
+_USELESS = (NodeState.REQUESTED, NodeState.DRAINING)
+"""Of nodes without a run: nothing will start on them."""
+
 Joining = Callable[[NodeRec], tuple[Owner, Join] | None]
 """Whom a node belongs to and which Dask scheduler it joins; None until the driver is there."""
 
 
 class Scale:
-    """Launches REQUESTED nodes, ends idle ones, repeats terminations until they are seen gone."""
+    """Launches REQUESTED nodes, ends idle ones and strangers, repeats terminations until they
+    are seen gone."""
 
     def __init__(self, store: Store, fleet: Fleet, deployment: str, joining: Joining) -> None:
         self._store = store
@@ -43,7 +55,8 @@ class Scale:
             live = node_rows.live(session)
         self._launch([node for node in live if node.state is NodeState.REQUESTED], now)
         self._release(live, waiting, wanted, now)
-        self._terminate([node for node in live if _to_end(node, census)], census)
+        self._terminate([node.token for node in live if _to_end(node, census)], census)
+        self._terminate(list(_strangers(live, census)), census)
 
     def _launch(self, requested: Iterable[NodeRec], now: datetime) -> None:
         requests = {
@@ -80,8 +93,13 @@ class Scale:
         )
 
     def _refused(self, node: NodeRec, refused: Refused, now: datetime) -> None:
-        """The provider will not; the run that waits for this node ends as NO_CAPACITY."""
+        """The provider will not; the run that waits for this node ends as NO_CAPACITY.
+
+        After no answer, or "not now", the same token is tried again at the next tick.
+        """
         log.warning("node n%d refused: %s", node.id, refused.error)
+        if isinstance(refused.error, Throttled | Unreachable):
+            return
         with self._store.write() as session:
             node_rows.ended(session, [(node.id, f"refused: {refused.error}")], now)
 
@@ -92,7 +110,10 @@ class Scale:
         wanted: Collection[int],
         now: datetime,
     ) -> None:
-        """Idle past its pool's warm time, or nobody but another workflow has a use for it."""
+        """Idle past its pool's warm time, or nobody but another workflow has a use for it.
+
+        One under notice, or whose run ended before it was launched, is of no use to anybody.
+        """
         short = {pool for pool, _ in waiting}
         over = [
             node.id
@@ -100,9 +121,10 @@ class Scale:
             if node.run_id is None
             and node.idle_since is not None
             and node.terminate_asked_at is None
-            and (node.pool, node.workflow_id) not in waiting
+            and (node.state in _USELESS or (node.pool, node.workflow_id) not in waiting)
             and (
-                node.pool in short
+                node.state in _USELESS
+                or node.pool in short
                 or node.workflow_id not in wanted
                 or now - node.idle_since > self._warm(node)
             )
@@ -115,11 +137,11 @@ class Scale:
         pool = self._fleet.pool(node.pool)
         return timedelta(seconds=pool.warm_s if pool else 0.0)
 
-    def _terminate(self, asked: Iterable[NodeRec], census: Census) -> None:
+    def _terminate(self, asked: Iterable[str], census: Census) -> None:
         tokens: dict[str, list[str]] = {}
-        for node in asked:
-            if node.token in census.seen:
-                tokens.setdefault(node.provider, []).append(node.token)
+        for token in asked:
+            if token in census.seen:
+                tokens.setdefault(census.provider_of[token], []).append(token)
         if tokens:
             self._fleet.terminate(tokens)
 
@@ -129,3 +151,12 @@ def _to_end(node: NodeRec, census: Census) -> bool:
     seen = census.seen.get(node.token)
     half_dead = seen is not None and seen.state is Existence.STOPPING
     return node.terminate_asked_at is not None or half_dead
+
+
+def _strangers(live: Iterable[NodeRec], census: Census) -> Iterable[str]:
+    """Nodes of ours that run though no record says so: given up while their provider was late."""
+    known = {node.token for node in live}
+    for token, seen in census.seen.items():
+        if token not in known and seen.state is not Existence.TERMINATED:
+            log.warning("node %s (%s) is nobody's; ended", seen.provider_id, token)
+            yield token

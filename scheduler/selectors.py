@@ -29,13 +29,13 @@ def select(session: Session, text: str, uid: int) -> list[Selected]:
     :raises UsageError: it is no selector.
     :raises NotFound: it names nothing that exists.
     """
-    found = dict.fromkeys(one for part in text.split(",") for one in _part(session, part, uid))
-    known = queries.owners(session, {one.workflow for one in found})
-    missing = [one.workflow for one in found if one.workflow not in known]
-    ranged = "-" in text
-    if missing and not ranged:
-        raise NotFound(f"no workflow {missing[0]}", hint="scsched queue --all lists them")
-    kept = [one for one in found if one.workflow in known]
+    parts = [part.strip() for part in text.split(",")]
+    named = [(part, one) for part in parts for one in _part(session, part, uid)]
+    known = queries.owners(session, {one.workflow for _, one in named})
+    for part, one in named:
+        if one.workflow not in known and not _RANGE.fullmatch(part):
+            raise NotFound(f"no workflow {one.workflow}", hint="scsched queue --all lists them")
+    kept = list(dict.fromkeys(one for _, one in named if one.workflow in known))
     if not kept:
         raise NotFound(f"{text}: nothing of yours is selected", hint="scsched queue lists them")
     for one in kept:
@@ -45,7 +45,6 @@ def select(session: Session, text: str, uid: int) -> list[Selected]:
 
 
 def _part(session: Session, part: str, uid: int) -> Iterable[Selected]:
-    part = part.strip()
     if one := _ONE.fullmatch(part):
         return [Selected(int(one[1]), one[2])]
     if spread := _RANGE.fullmatch(part):

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from scsched.db import queries, queue
 from scsched.db.actions import Changed
+from scsched.db.events import EventRow, event, record
 from scsched.db.session import Session, Store
 from scsched.db.settle import settle
 from scsched.scheduler.peercred import Peer
@@ -27,15 +28,47 @@ _WHOLE = {"hold": queue.hold_workflows, "release": queue.release_workflows}
 
 
 def act(
-    store: Store, action: str, selector: str, peer: Peer, *, reason: str, now: datetime
+    store: Store,
+    action: str,
+    selector: str,
+    peer: Peer,
+    *,
+    reason: str = "",
+    by_steps: bool = True,
+    now: datetime,
 ) -> list[Json]:
-    """Do it to all that the selector names, or to nothing; what became of each."""
+    """Do it to all that the selector names, or to nothing; what became of each.
+
+    :param reason: kept in the events, for others to read.
+    :param by_steps: name every step of a whole workflow; else say once what became of them.
+    """
     with store.write() as session:
         found = select(session, selector, peer.uid)
         check_owner(session, [one.workflow for one in found], peer)
         items = [item for one in found for item in _one(session, action, one, peer, now)]
+        if reason:
+            record(session, now, [_noted(session, one, action, reason, peer) for one in found])
         settle(session, {one.workflow for one in found}, now)
-    return items
+    return items if by_steps else _summed(items, found)
+
+
+def check_submitter(peer: Peer) -> None:
+    """Drivers and nodes run as the submitter, so that has to be possible.
+
+    :raises PermissionDenied: the broker cannot become this user.
+    """
+    mine = os.geteuid()
+    if peer.uid == mine:
+        return
+    if mine != 0:
+        raise PermissionDenied(
+            f"this broker runs as {username(mine)} and can start nothing as {username(peer.uid)}",
+            hint="run your own: scsched serve",
+        )
+    try:
+        pwd.getpwuid(peer.uid)
+    except KeyError as exc:
+        raise PermissionDenied(f"uid {peer.uid} has no account here to run anything as") from exc
 
 
 def check_owner(session: Session, workflows: Sequence[int], peer: Peer) -> None:
@@ -78,3 +111,21 @@ def _one(session: Session, action: str, one: Selected, peer: Peer, now: datetime
                 "was": step.was,
                 "now": step.now,
             }
+
+
+def _noted(session: Session, one: Selected, action: str, reason: str, peer: Peer) -> EventRow:
+    ids = queries.step_ids(session, one.workflow, [one.step]) if one.step is not None else {}
+    return event(
+        "reason",
+        f"{action}: {reason}",
+        workflow_id=one.workflow,
+        step_id=ids.get(one.step or ""),
+        actor_uid=peer.uid,
+    )
+
+
+def _summed(items: Iterable[Json], found: Sequence[Selected]) -> list[Json]:
+    """Steps of a workflow that was named as a whole, as one item for each kind of change."""
+    whole = {one.workflow for one in found if one.step is None}
+    shown = [item | {"step": None} if item["workflow"] in whole else item for item in items]
+    return [item for i, item in enumerate(shown) if item not in shown[:i]]

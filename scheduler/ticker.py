@@ -1,6 +1,6 @@
 """The one thread that decides and acts: each service has its turn, in this order, every tick.
 
-census     what the providers say exists
+census     what the providers say exists; taken anew when it is a pause old
 monitor    steps move on by what is
 player     local spot nodes are taken back as the schedule says
 dispatch   eligible steps get their nodes
@@ -10,7 +10,7 @@ scale      nodes come and go
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +20,7 @@ from scsched.scheduler.fleet import Fleet
 from scsched.scheduler.inbox import Inbox
 from scsched.scheduler.monitor import Monitor
 from scsched.scheduler.player import Player
+from scsched.scheduler.protocol import Beat, Hint
 from scsched.scheduler.scale import Scale
 from scsched.steps.errors import StoreBusy, StoreFull, StoreLost
 
@@ -42,18 +43,28 @@ class Services:
     drivers: Drivers
     scale: Scale
 
-    def tick(self, now: datetime) -> None:
-        """Everything once."""
+    def tick(self, now: datetime, census_age_s: float = 0.0) -> None:
+        """Everything once.
+
+        :param census_age_s: how old the census may be, unless a run is said to have ended badly.
+        """
         beats = self.inbox.take()
         try:
-            census = self.fleet.census()
-            self.monitor.tick(now, beats, census)
+            census = self.fleet.census(0.0 if _bad_ends(beats) else census_age_s)
+            current = self.monitor.tick(now, beats, census)
+            self.inbox.forget({w: beat for w, beat in beats.items() if w not in current})
             self.player.tick(now)
             self.dispatch.tick(now)
             self.drivers.tick(now)
             self.scale.tick(now, census, self.dispatch.waiting, self.drivers.wanted)
         finally:
             self.inbox.ticked()
+
+
+def _bad_ends(beats: Mapping[int, Beat]) -> bool:
+    """To judge such an end one has to know what became of the nodes."""
+    reports = (report for beat in beats.values() for report in beat.runs)
+    return any(report.end and report.end.hint is not Hint.COMPLETED for report in reports)
 
 
 class Ticker:
@@ -86,7 +97,7 @@ class Ticker:
         while not self._stopping.is_set():
             now = self._clock()
             try:
-                self._services.tick(now)
+                self._services.tick(now, self._pause_s)
             except (StoreBusy, StoreFull, StoreLost) as exc:
                 log.error("tick: %s; nothing is lost, trying again", exc)
                 self._stopping.wait(1.0)

@@ -40,11 +40,11 @@ def why(step: Standing, now: datetime, unplaced: Unplaceable | None = None) -> W
             PendingReason.JOB_HELD_USER,
             f"held by a person; `scsched release {whole}` lets it go on",
         )
-    bad = [ref for ref, state in step.parents.items() if state in _NEVER]
+    bad = sorted((ref for ref, state in step.parents.items() if state in _NEVER), key=int)
     if bad:
         return Why(
             PendingReason.DEPENDENCY_NEVER_SATISFIED,
-            f"needs step {', '.join(sorted(bad, key=int))}, which {_fate(step, bad[0])}; "
+            f"needs step {bad[0]}, which {_fate(step, bad[0])}; "
             f"`scsched resubmit {step.workflow_id}.{bad[0]}` tries that again",
         )
     if step.stuck:

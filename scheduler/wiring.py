@@ -8,7 +8,8 @@ from scsched.cluster.provider import Provider
 from scsched.db.session import Store
 from scsched.scheduler.config import Settings
 from scsched.scheduler.dispatch import Dispatch
-from scsched.scheduler.drivers import PROGRAM, Drivers, Places
+from scsched.scheduler.driver_processes import PROGRAM, LocalDrivers, Places
+from scsched.scheduler.drivers import Drivers
 from scsched.scheduler.ending import Ending
 from scsched.scheduler.fleet import Fleet
 from scsched.scheduler.inbox import Inbox
@@ -32,7 +33,7 @@ def wire(settings: Settings, store: Store, outside: Outside) -> Services:
     deployment = store.deployment()
     fleet = Fleet(settings.pools(), outside.providers)
     places = Places(settings.state_dir, settings.socket)
-    drivers = Drivers(store, places, deployment, program=outside.driver_program)
+    drivers = Drivers(store, LocalDrivers(places, deployment, program=outside.driver_program))
     return Services(
         fleet=fleet,
         inbox=Inbox(),

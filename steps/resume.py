@@ -1,6 +1,6 @@
 """How the next attempt of a relion_refine job begins: anew, from a checkpoint, or not at all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scsched.steps import checkpoint, command, publish, star
@@ -121,6 +121,17 @@ def with_seed(asked: Command) -> Command:
         return asked
     seed = int(command.fingerprint(asked)[:7], 16)
     return asked.replaced("--random_seed", str(seed))
+
+
+def alone(asked: Command) -> Command:
+    """In one process with one thread.
+
+    Several workers, or threads, add up their sums in the order in which they happen to be done, and
+    the last bits of the averages follow it: two equal runs with three ranks differ.
+    """
+    program = asked.program.removesuffix("_mpi")
+    prefix = () if asked.mpi else asked.prefix
+    return replace(asked, prefix=prefix, program=program).replaced("--j", "1")
 
 
 def _unrecorded(base: str, number: int, *, project: Path, exact: bool) -> Anew:

@@ -193,7 +193,7 @@ class Execution:
             # Scipion ends with 0 also when its protocol has failed.
             finished = await self._project.finish(self._order.ref)
             if finished.status != "finished":
-                return await self._ended_badly(Hint.FAILED, result, finished.error)
+                return await self._failed_inside(prepared, result, finished.error)
             self._enter(Phase.COMPLETING)
             problem = finished.error or await asyncio.to_thread(
                 watch.output_problem, prepared, finished
@@ -201,9 +201,16 @@ class Execution:
             if not problem:
                 return self._with_iterations(Hint.COMPLETED, result, finished.summary)
             return await self._ended_badly(Hint.FAILED, result, problem)
-        hint = Hint.OUT_OF_MEMORY if result.get("oom") else Hint.FAILED
         detail = await asyncio.to_thread(watch.last_words, prepared, result)
-        return await self._ended_badly(hint, result, detail)
+        return await self._ended_badly(_hint_of_failure(result), result, detail)
+
+    async def _failed_inside(
+        self, prepared: Prepared, result: Mapping[str, Any], error: str
+    ) -> EndReport:
+        """A program that Scipion had started failed; what Scipion says of it is the last line."""
+        told = {**result, "exit_code": watch.exit_code_in(error, result["exit_code"])}
+        detail = await asyncio.to_thread(watch.words_and, prepared, error)
+        return await self._ended_badly(_hint_of_failure(result), told, detail)
 
     async def _ended_badly(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
         message = detail.splitlines()[-1] if detail else str(hint)
@@ -280,3 +287,7 @@ class Execution:
             walltime_s=order.walltime_s or None,
         )
         return as_json(spec)
+
+
+def _hint_of_failure(result: Mapping[str, Any]) -> Hint:
+    return Hint.OUT_OF_MEMORY if result.get("oom") else Hint.FAILED

@@ -1,6 +1,7 @@
 """What a running protocol shows of itself: progress, growth, and at its end how far it came."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from scsched.steps.progress import Progress, Reader
 
 TAIL_BYTES = 8192
 TAIL_LINES = 20
+_STATUS = re.compile(r"returned non-zero exit status (\d{1,3})")
+"""As in `subprocess.CalledProcessError`, which Scipion passes on."""
+_TRACEBACK = "Traceback (most recent call last):"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,22 @@ def last_words(prepared: Prepared, result: Mapping[str, Any]) -> str:
     return "\n".join([how, *words])
 
 
+def words_and(prepared: Prepared, error: str) -> str:
+    """The end of the program's stderr, and then what Scipion says of its end.
+
+    Where a program failed, how Scipion noticed (its own traceback) is of no use to anybody.
+    """
+    end = _TRACEBACK if _STATUS.search(error) else ""
+    said = _plain(error).strip()
+    return "\n".join([*(word for word in _tail(prepared.stderr, end) if word != said), said])
+
+
+def exit_code_in(error: str, otherwise: int | None) -> int | None:
+    """The exit code of the program that Scipion's message speaks of."""
+    found = _STATUS.search(error)
+    return int(found[1]) if found else otherwise
+
+
 def _told(progress: Progress) -> dict[str, Any] | None:
     if progress.iteration is None and progress.resolution_a is None:
         return None
@@ -118,7 +139,8 @@ def _size(prepared: Prepared) -> tuple[int, float]:
     return total, newest
 
 
-def _tail(path: Path) -> list[str]:
+def _tail(path: Path, end: str = "") -> list[str]:
+    """The last lines, those from the last `end` on left out."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -126,5 +148,11 @@ def _tail(path: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    lines = [line.rstrip() for line in text.replace("\r", "\n").splitlines()]
+    if end and end in text:
+        text = text[: text.rindex(end)]
+    lines = [line.rstrip() for line in _plain(text).replace("\r", "\n").splitlines()]
     return [line for line in lines if line][-TAIL_LINES:]
+
+
+def _plain(text: str) -> str:
+    return _COLOUR.sub("", text)

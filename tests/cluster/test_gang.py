@@ -80,6 +80,7 @@ def test_a_gang_is_reached_through_the_agents_and_never_hangs() -> None:
     assert line[line.index("--host") + 1] == "localhost:2,n2:1"
     assert line[line.index("plm_rsh_agent") + 1] == str(rsh)
     assert line[line.index("oob_tcp_keepalive_time") + 1] == "5"
+    assert line[line.index("mpi_yield_when_idle") + 1] == "1"
     assert line[line.index("oob_tcp_keepalive_intvl") + 1] == "2"
     assert line[line.index("oob_tcp_keepalive_probes") + 1] == "3"
     assert "--oversubscribe" in line

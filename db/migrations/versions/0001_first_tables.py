@@ -208,7 +208,7 @@ def upgrade() -> None:
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("signal", sa.Integer(), nullable=True),
         sa.Column("detail", sa.Text(), server_default=sa.text("('')"), nullable=False),
-        sa.Column("resumed_from", sa.Text(), nullable=True),
+        sa.Column("resumed_from", sa.Integer(), nullable=True),
         sa.Column("iterations_done", sa.Integer(), server_default="0", nullable=False),
         sa.Column("iterations_lost", sa.Integer(), server_default="0", nullable=False),
         sa.Column("progress", sa.JSON(), nullable=True),

@@ -1,0 +1,482 @@
+"""What must be true when all is over. Each check is a function that yields what is wrong.
+
+The judge asks the database with statements of its own and compares it with what happened outside.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TypeVar
+
+from sqlalchemy import Table, select
+
+from scsched.cluster.provider import NodeState as Existence
+from scsched.db import models as tables
+from scsched.db.session import Session, open_store
+from scsched.steps.state import TRANSITIONS, EndReason, StepState
+from tests.faults.kill.harness import Outcome
+from tests.faults.kill.journal import Entry, Kind
+from tests.faults.kill.outside import Node, World
+
+CLOCK = timedelta(seconds=5)
+"""A node is recorded as ended at the start of the tick that saw it gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRow:
+    id: int
+    outcome: tables.Outcome | None
+    driver_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionRow:
+    key: str
+    workflow_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    id: int
+    workflow_id: int
+    ref: str
+    state: StepState
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    id: int
+    step_id: int
+    epoch: int
+    started_at: datetime
+    running_at: datetime | None
+    ended_at: datetime | None
+    end_reason: EndReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    id: int
+    token: str
+    state: tables.NodeState
+    launched_at: datetime | None
+    up_at: datetime | None
+    terminate_asked_at: datetime | None
+    ended_at: datetime | None
+    end_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRow:
+    id: int
+    node_id: int
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    id: int
+    step_id: int | None
+    run_id: int | None
+    node_id: int | None
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is known at the end."""
+
+    outcome: Outcome
+    deployment: str
+    faults: tuple[str, ...]
+    journal: Sequence[Entry]
+    outside: Sequence[Node]
+    workflows: Sequence[WorkflowRow]
+    submissions: Sequence[SubmissionRow]
+    steps: Sequence[StepRow]
+    runs: Sequence[RunRow]
+    nodes: Sequence[NodeRow]
+    charges: Sequence[ChargeRow]
+    events: Sequence[EventRow]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "Record":
+        world = World(outcome.site.folder)
+        store = open_store(outcome.site.settings.database_url)
+        try:
+            faults = store.faults()
+            deployment = store.deployment()
+            with store.read() as session:
+                return cls(
+                    outcome=outcome,
+                    deployment=deployment,
+                    faults=faults,
+                    journal=world.journal.read(),
+                    outside=world.nodes(),
+                    workflows=_rows(session, WorkflowRow, tables.workflows),
+                    submissions=_rows(session, SubmissionRow, tables.submissions),
+                    steps=_rows(session, StepRow, tables.steps),
+                    runs=_rows(session, RunRow, tables.runs),
+                    nodes=_rows(session, NodeRow, tables.nodes),
+                    charges=_rows(session, ChargeRow, tables.charges),
+                    events=_rows(session, EventRow, tables.events),
+                )
+        finally:
+            store.close()
+
+    def entries(self, *kinds: Kind) -> list[Entry]:
+        return [entry for entry in self.journal if entry.kind in kinds]
+
+
+Problems = Iterator[str]
+Check = Callable[[Record], Problems]
+
+
+def judge(record: Record) -> dict[str, list[str]]:
+    """The problems that each check found; empty: all is as it must be."""
+    found = {check.__name__: list(check(record)) for check in CHECKS}
+    return {name: problems for name, problems in found.items() if problems}
+
+
+def no_acknowledged_submission_is_lost(record: Record) -> Problems:
+    taken = {row.key: row.workflow_id for row in record.submissions}
+    for entry in record.entries(Kind.ACKED):
+        if taken.get(entry.token) != entry.workflow:
+            yield f"{entry.token} was acknowledged as {entry.workflow}: {taken.get(entry.token)}"
+
+
+def no_submission_is_taken_twice(record: Record) -> Problems:
+    asked = {entry.token for entry in record.entries(Kind.ASKED)}
+    taken = {row.workflow_id for row in record.submissions}
+    if unknown := {row.key for row in record.submissions} - asked:
+        yield f"keys that nobody sent: {unknown}"
+    for row in record.workflows:
+        if row.id not in taken:
+            yield f"workflow {row.id} came without a submission"
+
+
+def every_step_is_completed(record: Record) -> Problems:
+    """Also of workflows that were taken in and not acknowledged: the broker could not know."""
+    for step in record.steps:
+        if step.state is not StepState.COMPLETED:
+            yield f"step {step.workflow_id}.{step.ref} is {step.state}"
+    for row in record.workflows:
+        if row.outcome is not tables.Outcome.COMPLETED:
+            yield f"workflow {row.id} ended as {row.outcome}"
+    if not record.outcome.drained:
+        yield "it did not come to rest in time"
+
+
+def no_run_is_executed_twice(record: Record) -> Problems:
+    begun = Counter((entry.run, entry.epoch) for entry in record.entries(Kind.BEGIN))
+    for (run, epoch), times in begun.items():
+        if times > 1:
+            yield f"run {run} under epoch {epoch} began {times} times"
+
+
+def no_step_is_promoted_twice(record: Record) -> Problems:
+    promoted = Counter(run.step_id for run in record.runs if run.end_reason is EndReason.COMPLETED)
+    for step in record.steps:
+        expected = 1 if step.state is StepState.COMPLETED else 0
+        if promoted[step.id] != expected:
+            yield f"step {step.id} is {step.state} with {promoted[step.id]} completed runs"
+
+
+def no_finished_step_is_done_again(record: Record) -> Problems:
+    """Unless the driver died with the word that it was finished."""
+    done: dict[tuple[int, str], int] = {}
+    for entry in record.journal:
+        step = (entry.workflow, entry.step)
+        if entry.kind is Kind.BEGIN and step in done:
+            yield f"step {step} began again (run {entry.run}) after run {done[step]} finished"
+        elif entry.kind is Kind.END and entry.word == "completed":
+            done[step] = entry.run
+        elif entry.kind is Kind.DIES:
+            promoted = {run.id for run in record.runs if run.end_reason is EndReason.COMPLETED}
+            gone = [k for k, run in done.items() if k[0] == entry.workflow and run not in promoted]
+            for key in gone:
+                del done[key]
+
+
+def no_two_runs_of_a_step_overlap(record: Record) -> Problems:
+    """Neither where the work is done nor in the database."""
+    for entry, others in _open_at_begin(record):
+        if others:
+            yield f"step {entry.workflow}.{entry.step}: {others} at work when {entry.run} began"
+    of_step: defaultdict[int, list[RunRow]] = defaultdict(list)
+    for run in sorted(record.runs, key=lambda run: run.epoch):
+        of_step[run.step_id].append(run)
+    for runs in of_step.values():
+        for former, run in pairwise(runs):
+            if former.ended_at is None or former.ended_at > run.started_at:
+                yield f"run {run.id} of step {run.step_id} started before {former.id} ended"
+
+
+def no_run_is_left_open(record: Record) -> Problems:
+    for run in record.runs:
+        if run.ended_at is None:
+            yield f"run {run.id} of step {run.step_id}"
+    for entry in _open_executions(record.journal):
+        yield f"run {entry.run} is executed still, or ended without a word"
+
+
+def every_execution_was_ordered(record: Record) -> Problems:
+    known = {(run.id, run.epoch) for run in record.runs}
+    for entry in record.entries(Kind.BEGIN):
+        if (entry.run, entry.epoch) not in known:
+            yield f"run {entry.run} under epoch {entry.epoch} was never recorded"
+
+
+def every_node_is_recorded(record: Record) -> Problems:
+    recorded = {node.token: node for node in record.nodes}
+    for node in record.outside:
+        if node.token not in recorded:
+            yield f"{node.provider_id}, launched under {node.token}, is known to nobody"
+        elif recorded[node.token].launched_at is None:
+            row = recorded[node.token]
+            yield f"{node.provider_id}: nobody is charged for it; n{row.id} ended: {row.end_reason}"
+        if node.deployment != record.deployment:
+            yield f"{node.provider_id} has the deployment {node.deployment}"
+
+
+def no_token_launches_twice(record: Record) -> Problems:
+    for token, times in Counter(entry.token for entry in record.entries(Kind.MADE)).items():
+        if times > 1:
+            yield f"{token}: {times} nodes"
+
+
+def no_pool_is_over_its_limit(record: Record) -> Problems:
+    for entry in record.entries(Kind.OVER):
+        yield f"{entry.token} was one too many for {entry.word}"
+
+
+def no_node_is_left(record: Record) -> Problems:
+    """Outside or in the database, and none outlived the record of its end."""
+    ended = {node.token: node.ended_at for node in record.nodes}
+    now = max((entry.at for entry in record.journal), default=0.0) + CLOCK.total_seconds()
+    for node in record.outside:
+        said = ended.get(node.token)
+        if node.state(now) is not Existence.TERMINATED or node.ended_at is None:
+            yield f"{node.provider_id} ({node.token}) runs still; its record ended at {said}"
+        elif said is not None and node.ended_at > said.timestamp() + CLOCK.total_seconds():
+            late_s = node.ended_at - said.timestamp()
+            yield f"{node.provider_id} lived for {late_s:.1f} s after its record"
+    for row in record.nodes:
+        if row.ended_at is None:
+            yield f"n{row.id} is {row.state}"
+
+
+def charges_partition_the_life_of_each_node(record: Record) -> Problems:
+    of_node: defaultdict[int, list[ChargeRow]] = defaultdict(list)
+    for charge in sorted(record.charges, key=lambda charge: charge.id):
+        of_node[charge.node_id].append(charge)
+    for node in record.nodes:
+        charges = of_node[node.id]
+        edges = [charge.started_at for charge in charges] + [node.ended_at]
+        ends = [charge.ended_at for charge in charges]
+        if node.launched_at is None:
+            if charges:
+                yield f"n{node.id} was not launched and has {len(charges)} charges"
+        elif edges[0] != node.launched_at or edges[1:] != ends:
+            yield f"n{node.id}, {node.launched_at} to {node.ended_at}: {charges}"
+
+
+_STATES = {state.lower(): state for state in StepState}
+
+
+def every_state_has_its_event(record: Record) -> Problems:
+    """The events of a step are a walk through the table of transitions to where it is."""
+    told: defaultdict[int, list[StepState]] = defaultdict(list)
+    for event in sorted(record.events, key=lambda event: event.id):
+        if event.step_id is not None and event.kind in _STATES:
+            told[event.step_id].append(_STATES[event.kind])
+    for step in record.steps:
+        states = [StepState.PENDING, *told[step.id]]
+        for was, now in pairwise(states):
+            if now not in TRANSITIONS[was]:
+                yield f"step {step.id} went from {was} to {now}"
+        if states[-1] is not step.state:
+            yield f"step {step.id} is {step.state}, its events say {states[-1]}"
+        if (opened := states.count(StepState.CONFIGURING)) != step.attempts:
+            yield f"step {step.id} had {step.attempts} attempts, its events say {opened}"
+
+
+def every_node_has_its_events(record: Record) -> Problems:
+    told: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for event in record.events:
+        if event.node_id is not None:
+            told[event.node_id][event.kind] += 1
+    for node in record.nodes:
+        expected = {
+            "node_requested": True,
+            "launched": node.launched_at is not None,
+            "up": node.up_at is not None,
+            "terminate_asked": node.terminate_asked_at is not None,
+            "node_ended": node.ended_at is not None,
+        }
+        for kind, is_due in expected.items():
+            if told[node.id][kind] != is_due:
+                yield f"n{node.id}: {told[node.id][kind]} events {kind}, {int(is_due)} expected"
+
+
+def no_process_is_left(record: Record) -> Problems:
+    for process in record.outcome.left:
+        yield f"process {process}"
+    for row in record.workflows:
+        if row.driver_token is not None:
+            yield f"workflow {row.id} has a driver on record"
+
+
+def no_broker_ended_by_itself(record: Record) -> Problems:
+    for entry in record.entries(Kind.CRASHED):
+        yield f"process {entry.pid} {entry.word}"
+
+
+def the_database_is_sound(record: Record) -> Problems:
+    yield from record.faults
+
+
+CHECKS: Sequence[Check] = (
+    no_acknowledged_submission_is_lost,
+    no_submission_is_taken_twice,
+    every_step_is_completed,
+    no_run_is_executed_twice,
+    no_step_is_promoted_twice,
+    no_finished_step_is_done_again,
+    no_two_runs_of_a_step_overlap,
+    no_run_is_left_open,
+    every_execution_was_ordered,
+    every_node_is_recorded,
+    no_token_launches_twice,
+    no_pool_is_over_its_limit,
+    no_node_is_left,
+    charges_partition_the_life_of_each_node,
+    every_state_has_its_event,
+    every_node_has_its_events,
+    no_process_is_left,
+    no_broker_ended_by_itself,
+    the_database_is_sound,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How much of what could go wrong was there to go wrong."""
+
+    kills: int
+    kills_at_work: int
+    """While a step was executed."""
+    kills_in_recovery: int
+    """Before the broker's first tick was over."""
+    kills_in_first_tick: int
+    kills_in_launch: int
+    """Between the call of the provider and its answer."""
+    busy_starts: int
+    acked: int
+    steps: int
+    runs: int
+    cut_submissions: int
+    second_attempts: int
+    """Steps with more than one."""
+    adopted: int
+    """Runs that completed and were at work when a broker was killed."""
+    reasons: dict[str, int]
+    nodes: int
+    launch_answers: dict[str, int]
+    launches_repeated: int
+    requeues: int
+    drivers: int
+    driver_deaths: int
+    fenced: int
+    kill_s: float
+    drain_s: float
+
+
+def reach(record: Record) -> Reach:
+    count = Counter(entry.kind for entry in record.journal)
+    kills = record.entries(Kind.KILLED)
+    ticks = {(entry.pid, entry.run) for entry in record.entries(Kind.TICK)}
+    early = [entry for entry in kills if (entry.pid, 2) not in ticks]
+    calls = Counter(entry.token for entry in record.entries(Kind.LAUNCH))
+    at_work = _executions_at_kills(record)
+    completed = {run.id for run in record.runs if run.end_reason is EndReason.COMPLETED}
+    return Reach(
+        kills=len(kills),
+        kills_at_work=sum(bool(runs) for runs in at_work),
+        kills_in_recovery=len(early),
+        kills_in_first_tick=sum((entry.pid, 1) in ticks for entry in early),
+        kills_in_launch=_kills_in_launch(record.journal),
+        busy_starts=count[Kind.BUSY],
+        acked=count[Kind.ACKED],
+        steps=len(record.steps),
+        runs=len(record.runs),
+        cut_submissions=count[Kind.CUT],
+        second_attempts=sum(step.attempts > 1 for step in record.steps),
+        adopted=len(set().union(*at_work) & completed),
+        reasons=dict(Counter(str(run.end_reason) for run in record.runs)),
+        nodes=len(record.outside),
+        launch_answers=dict(Counter(entry.word for entry in record.entries(Kind.ANSWER))),
+        launches_repeated=sum(times > 1 for times in calls.values()),
+        requeues=count[Kind.ASKED_AGAIN],
+        drivers=count[Kind.DRIVER],
+        driver_deaths=count[Kind.DIES],
+        fenced=count[Kind.FENCED],
+        kill_s=round(record.outcome.kill_s, 1),
+        drain_s=round(record.outcome.drain_s, 1),
+    )
+
+
+def _executions(journal: Iterable[Entry]) -> Iterator[tuple[Entry, dict[int, Entry]]]:
+    """Each line, with the executions going on before it: their `begin` by run."""
+    going: dict[int, Entry] = {}
+    for entry in journal:
+        yield entry, going
+        if entry.kind is Kind.BEGIN:
+            going[entry.run] = entry
+        elif entry.kind is Kind.END:
+            going.pop(entry.run, None)
+        elif entry.kind is Kind.DIES:
+            for run in [run for run, begin in going.items() if begin.pid == entry.pid]:
+                del going[run]
+
+
+def _open_at_begin(record: Record) -> Iterator[tuple[Entry, list[int]]]:
+    for entry, going in _executions(record.journal):
+        if entry.kind is Kind.BEGIN:
+            step = (entry.workflow, entry.step)
+            yield entry, [run for run, at in going.items() if (at.workflow, at.step) == step]
+
+
+def _open_executions(journal: Sequence[Entry]) -> list[Entry]:
+    end = Entry(kind=Kind.STARTED, pid=0)
+    return [list(going.values()) for _, going in _executions([*journal, end])][-1]
+
+
+def _executions_at_kills(record: Record) -> list[set[int]]:
+    return [set(going) for entry, going in _executions(record.journal) if entry.kind is Kind.KILLED]
+
+
+def _kills_in_launch(journal: Iterable[Entry]) -> int:
+    calling: set[int] = set()
+    hits = 0
+    for entry in journal:
+        if entry.kind is Kind.LAUNCH:
+            calling.add(entry.pid)
+        elif entry.kind is Kind.ANSWER:
+            calling.discard(entry.pid)
+        elif entry.kind is Kind.KILLED:
+            hits += entry.pid in calling
+    return hits
+
+
+_Row = TypeVar("_Row")
+
+
+def _rows(session: Session, row: type[_Row], table: Table) -> list[_Row]:
+    columns = [table.c[field.name] for field in fields(row)]  # type: ignore[arg-type]
+    return [row(*found) for found in session.execute(select(*columns))]

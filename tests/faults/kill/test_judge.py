@@ -1,0 +1,180 @@
+"""The judge sees each thing that it looks for: a good record with one thing wrong is caught."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from scsched.steps.state import EndReason, StepState
+from tests.faults.kill import harness, judge
+from tests.faults.kill.harness import Campaign
+from tests.faults.kill.journal import Entry, Kind
+from tests.faults.kill.judge import Record
+
+Doctor = Callable[[Record], Record]
+
+
+@pytest.fixture(scope="module")
+def good() -> Record:
+    with harness.site() as place:
+        return Record.of(harness.run(place, Campaign(kills=3, moments={"work": 1, "launch": 1})))
+
+
+def lose_a_submission(record: Record) -> Record:
+    acked = record.entries(Kind.ACKED)[0].token
+    return replace(record, submissions=[s for s in record.submissions if s.key != acked])
+
+
+def take_a_submission_twice(record: Record) -> Record:
+    again = replace(record.workflows[0], id=record.workflows[-1].id + 1)
+    return replace(record, workflows=[*record.workflows, again])
+
+
+def leave_a_step(record: Record) -> Record:
+    first, *others = record.steps
+    return replace(record, steps=[replace(first, state=StepState.PENDING), *others])
+
+
+def execute_a_run_again(record: Record) -> Record:
+    begin, end = record.entries(Kind.BEGIN)[0], _end_of(record, record.entries(Kind.BEGIN)[0])
+    return replace(record, journal=[*record.journal, begin, end])
+
+
+def promote_a_step_twice(record: Record) -> Record:
+    run = next(run for run in record.runs if run.end_reason is EndReason.COMPLETED)
+    assert run.ended_at is not None
+    again = replace(run, id=10_000, epoch=99, started_at=run.ended_at, running_at=run.ended_at)
+    return replace(record, runs=[*record.runs, again])
+
+
+def do_a_finished_step_again(record: Record) -> Record:
+    begin = next(e for e in record.entries(Kind.END) if e.word == "completed")
+    again = replace(begin, kind=Kind.BEGIN, run=10_000)
+    end = replace(begin, kind=Kind.END, run=10_000)
+    return replace(record, journal=[*record.journal, again, end])
+
+
+def execute_two_runs_at_once(record: Record) -> Record:
+    begin = record.entries(Kind.BEGIN)[0]
+    at = record.journal.index(begin) + 1
+    other = replace(begin, run=10_000)
+    journal = [*record.journal[:at], other, *record.journal[at:], replace(other, kind=Kind.END)]
+    return replace(record, journal=journal)
+
+
+def open_two_runs_at_once(record: Record) -> Record:
+    first, *others = record.runs
+    earlier = replace(first, id=10_000, epoch=0, ended_at=first.started_at + timedelta(seconds=1))
+    return replace(record, runs=[first, *others, earlier])
+
+
+def leave_a_run_open(record: Record) -> Record:
+    first, *others = record.runs
+    return replace(record, runs=[replace(first, ended_at=None, end_reason=None), *others])
+
+
+def leave_an_execution(record: Record) -> Record:
+    begin = record.entries(Kind.BEGIN)[-1]
+    end = _end_of(record, begin)
+    return replace(record, journal=[entry for entry in record.journal if entry != end])
+
+
+def execute_without_an_order(record: Record) -> Record:
+    return replace(record, runs=record.runs[1:])
+
+
+def forget_a_node(record: Record) -> Record:
+    token = record.outside[0].token
+    return replace(record, nodes=[node for node in record.nodes if node.token != token])
+
+
+def charge_nobody_for_a_node(record: Record) -> Record:
+    nodes = [replace(node, launched_at=None) for node in record.nodes]
+    return replace(record, nodes=nodes, charges=[])
+
+
+def launch_a_token_twice(record: Record) -> Record:
+    return replace(record, journal=[*record.journal, record.entries(Kind.MADE)[0]])
+
+
+def leave_a_node_running(record: Record) -> Record:
+    first, *others = record.outside
+    return replace(record, outside=[replace(first, stopped_at=None, taken_at=None), *others])
+
+
+def let_a_node_outlive_its_record(record: Record) -> Record:
+    late = max(entry.at for entry in record.journal)
+    first, *others = record.outside
+    ended = next(node for node in record.nodes if node.token == first.token)
+    assert ended.ended_at is not None
+    rows = [
+        replace(node, ended_at=ended.ended_at - timedelta(seconds=60)) if node is ended else node
+        for node in record.nodes
+    ]
+    outside = [replace(first, stopped_at=late, taken_at=None), *others]
+    return replace(record, nodes=rows, outside=outside)
+
+
+def charge_with_a_gap(record: Record) -> Record:
+    first, *others = record.charges
+    later = replace(first, started_at=first.started_at + timedelta(seconds=1))
+    return replace(record, charges=[later, *others])
+
+
+def forget_an_event(record: Record) -> Record:
+    gone = next(event for event in record.events if event.kind == "running")
+    return replace(record, events=[event for event in record.events if event is not gone])
+
+
+def forget_an_event_of_a_node(record: Record) -> Record:
+    gone = next(event for event in record.events if event.kind == "launched")
+    return replace(record, events=[event for event in record.events if event is not gone])
+
+
+def leave_a_process(record: Record) -> Record:
+    return replace(record, outcome=replace(record.outcome, left=("1:1",)))
+
+
+def crash(record: Record) -> Record:
+    return replace(record, journal=[*record.journal, Entry(kind=Kind.CRASHED, pid=1)])
+
+
+CASES: dict[Doctor, judge.Check] = {
+    lose_a_submission: judge.no_acknowledged_submission_is_lost,
+    take_a_submission_twice: judge.no_submission_is_taken_twice,
+    leave_a_step: judge.every_step_is_completed,
+    execute_a_run_again: judge.no_run_is_executed_twice,
+    promote_a_step_twice: judge.no_step_is_promoted_twice,
+    do_a_finished_step_again: judge.no_finished_step_is_done_again,
+    execute_two_runs_at_once: judge.no_two_runs_of_a_step_overlap,
+    open_two_runs_at_once: judge.no_two_runs_of_a_step_overlap,
+    leave_a_run_open: judge.no_run_is_left_open,
+    leave_an_execution: judge.no_run_is_left_open,
+    execute_without_an_order: judge.every_execution_was_ordered,
+    forget_a_node: judge.every_node_is_recorded,
+    charge_nobody_for_a_node: judge.every_node_is_recorded,
+    launch_a_token_twice: judge.no_token_launches_twice,
+    leave_a_node_running: judge.no_node_is_left,
+    let_a_node_outlive_its_record: judge.no_node_is_left,
+    charge_with_a_gap: judge.charges_partition_the_life_of_each_node,
+    forget_an_event: judge.every_state_has_its_event,
+    forget_an_event_of_a_node: judge.every_node_has_its_events,
+    leave_a_process: judge.no_process_is_left,
+    crash: judge.no_broker_ended_by_itself,
+}
+
+
+@pytest.mark.slow
+def test_a_good_record_passes(good: Record) -> None:
+    assert judge.judge(good) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("doctor", CASES, ids=lambda doctor: doctor.__name__)
+def test_the_judge_sees(doctor: Doctor, good: Record) -> None:
+    assert list(CASES[doctor](doctor(good)))
+
+
+def _end_of(record: Record, begin: Entry) -> Entry:
+    return next(e for e in record.entries(Kind.END) if e.run == begin.run and e.pid == begin.pid)
