@@ -17,18 +17,18 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import null_site
-from common import Figure, cpu_of, heading, least, table
-from null_site import Site, Times
-
+from benchmarks import null_site
+from benchmarks.common import Figure, cpu_of, heading, least, table
+from benchmarks.null_site import Site, Times
 from scsched.scheduler.client import Client
 
 PEERS = Path(__file__).with_name("noop_peers.py")
@@ -52,14 +52,12 @@ def main() -> None:
     with _hyperqueue(wanted=not asked.no_peers) as hq_python:
         for steps in asked.steps:
             rows: list[Outcome] = []
-            for nodes in asked.nodes:
-                rows.append(
-                    least(asked.rounds, lambda s=steps, n=nodes: ours(s, n), lambda o: o.cpu_s)  # type: ignore[misc]
-                )
             if not asked.no_peers:
-                rows.append(_least_of_peer(sys.executable, "dask", steps, asked.rounds))
+                rows.append(_least(asked.rounds, partial(_peer, sys.executable, "dask", steps)))
             if hq_python is not None:
-                rows.append(_least_of_peer(hq_python, "hyperqueue", steps, asked.rounds))
+                rows.append(_least(asked.rounds, partial(_peer, hq_python, "hyperqueue", steps)))
+            for nodes in asked.nodes:
+                rows.append(_least(asked.rounds, partial(ours, steps, nodes)))
             table(_figures(rows, steps))
             print(flush=True)
 
@@ -70,7 +68,7 @@ def ours(steps: int, nodes: int) -> Outcome:
         client = Client(site.socket)
         sizes = [min(A_WORKFLOW, steps - done) for done in range(0, steps, A_WORKFLOW)]
         before, began = cpu_of(site.pid), time.perf_counter()
-        workflows = [_submit(client, size) for size in sizes]
+        workflows = [null_site.submit(client, size) for size in sizes]
         submit_s, submitted_s = time.perf_counter() - began, cpu_of(site.pid) - before
         client.act("release", "all")
         times = [_wait(site, workflow) for workflow in workflows]
@@ -79,20 +77,6 @@ def ours(steps: int, nodes: int) -> Outcome:
     wall_s = submit_s + max(t.ended for t in times) - min(t.began for t in times)
     who = f"scsched {version('scsched')}, {nodes} nodes"
     return Outcome(who, wall_s, cpu_s, submitted_s)
-
-
-def _submit(client: Client, steps: int) -> int:
-    """Held, so that all of them are there when the first one starts."""
-    body = {
-        "document": null_site.document(steps),
-        "filename": "noop.json",
-        "name": "noop",
-        "hold": True,
-        "key": f"noop-{time.time_ns()}",
-    }
-    workflow = client.submit(body)["id"]
-    assert workflow is not None
-    return workflow
 
 
 def _wait(site: Site, workflow: int) -> Times:
@@ -112,8 +96,8 @@ def _check(client: Client, workflows: list[int]) -> None:
         assert {step["attempts"] for step in found["steps"]} == {1}
 
 
-def _least_of_peer(python: str, peer: str, steps: int, rounds: int) -> Outcome:
-    return least(rounds, lambda: _peer(python, peer, steps), lambda outcome: outcome.cpu_s)
+def _least(rounds: int, measure: Callable[[], Outcome]) -> Outcome:
+    return least(rounds, measure, lambda outcome: outcome.cpu_s)
 
 
 def _peer(python: str, peer: str, steps: int) -> Outcome:

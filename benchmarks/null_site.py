@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scsched.scheduler.client import Client
 
 PROGRAM = (sys.executable, str(Path(__file__).resolve()), "drive")
 BEAT_S = 0.5
@@ -61,15 +64,12 @@ class Times:
 
 
 @contextmanager
-def site(nodes: int, *, busy: bool = True) -> Iterator[Site]:
-    """A broker with `nodes` nodes, gone at the end.
-
-    :param busy: False: no driver ever comes, so that steps stay where they are.
-    """
+def site(nodes: int) -> Iterator[Site]:
+    """A broker with `nodes` nodes, gone at the end. Its drivers end when their steps have."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as folder:
         state_dir = Path(folder)
         argv = [sys.executable, str(Path(__file__).resolve()), "serve"]
-        argv += ["--state-dir", folder, "--nodes", str(nodes), *([] if busy else ["--idle"])]
+        argv += ["--state-dir", folder, "--nodes", str(nodes)]
         with (state_dir / "broker.log").open("wb") as log:
             broker = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -80,15 +80,27 @@ def site(nodes: int, *, busy: bool = True) -> Iterator[Site]:
             broker.wait(30.0)
 
 
-def document(steps: int, *, after: bool = False) -> str:
-    """The text of a workflow file: steps that need nothing; `after`: each waits for the first."""
-    waits = {"_prerequisites": ["1"]} if after else {}
+def submit(client: "Client", steps: int) -> int:
+    """A workflow of steps that need nothing, held; its number."""
+    body = {
+        "document": document(steps),
+        "filename": "noop.json",
+        "name": "noop",
+        "hold": True,
+        "key": f"noop-{time.time_ns()}",
+    }
+    workflow = client.submit(body)["id"]
+    assert workflow is not None
+    return workflow
+
+
+def document(steps: int) -> str:
+    """The text of a workflow file."""
     return json.dumps([
         {
             "object.id": str(number),
             "object.className": "ProtImportParticles",
             "object.label": f"step {number}",
-            **(waits if number > 1 else {}),
         }
         for number in range(1, steps + 1)
     ])  # fmt: skip
@@ -146,7 +158,7 @@ class Nodes:
         """Nothing is taken back here."""
 
 
-def serve(state_dir: Path, nodes: int, *, idle: bool) -> None:
+def serve(state_dir: Path, nodes: int) -> None:
     """Be the broker until SIGTERM."""
     from scsched.scheduler import daemon
     from scsched.scheduler.config import PoolConfig, Settings
@@ -158,10 +170,9 @@ def serve(state_dir: Path, nodes: int, *, idle: bool) -> None:
         name="outside", max_nodes=nodes, cores=1, memory_gib=8.0, usd_per_hour=Decimal("1.0")
     )
     provider = Nodes()
-    program = ("/bin/sleep", "infinity", "--") if idle else PROGRAM
     daemon.run(
         Settings(state_dir=state_dir, pool=(pool,)),
-        Outside(providers={"local": provider}, reclaims=provider, driver_program=program),
+        Outside(providers={"local": provider}, reclaims=provider, driver_program=PROGRAM),
     )
 
 
@@ -217,14 +228,13 @@ def main() -> None:
     broker = roles.add_parser("serve")
     broker.add_argument("--state-dir", type=Path, required=True)
     broker.add_argument("--nodes", type=int, required=True)
-    broker.add_argument("--idle", action="store_true")
     driver = roles.add_parser("drive")
     driver.add_argument("--socket", type=Path, required=True)
     driver.add_argument("--workflow", type=int, required=True)
     driver.add_argument("--work-dir", type=Path, required=True)
     asked = parser.parse_args()
     if asked.role == "serve":
-        serve(asked.state_dir, asked.nodes, idle=asked.idle)
+        serve(asked.state_dir, asked.nodes)
     else:
         drive(asked.socket, asked.workflow, asked.work_dir)
 

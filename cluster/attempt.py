@@ -212,8 +212,8 @@ def _stop(
             _stopped.add(run_token)
         process = _running.get(run_token)
     end = time.monotonic() + grace_s
-    if job_dir is not None and _alive(run_token):
-        _ask_relion(Path(job_dir))
+    asked = _ask_relion(Path(job_dir)) if job_dir is not None and _alive(run_token) else []
+    if asked:
         _until(lambda: not _alive(run_token), end - grace_s / 2)
     terminated = _alive(run_token)
     if process is not None and process.returncode is None:
@@ -221,14 +221,19 @@ def _stop(
             os.killpg(process.pid, signal.SIGTERM)
     _until(lambda: not _alive(run_token), end)
     killed = _kill(run_token)
+    with suppress(OSError):
+        for file in asked:
+            file.unlink(missing_ok=True)
     return {"node": os.environ.get(tags.NODE, ""), "terminated": terminated, "killed": killed}
 
 
-def _ask_relion(job_dir: Path) -> None:
-    for directory in (job_dir, job_dir / "extra"):
-        if directory.is_dir():
-            with suppress(OSError):
-                (directory / ABORT_FILE).touch()
+def _ask_relion(job_dir: Path) -> list[Path]:
+    """Put RELION's signal to abort wherever it may look; the files that were made."""
+    files = [folder / ABORT_FILE for folder in (job_dir, job_dir / "extra") if folder.is_dir()]
+    with suppress(OSError):
+        for file in files:
+            file.touch()
+    return files
 
 
 def _until(done: Callable[[], bool], deadline: float) -> None:

@@ -15,7 +15,7 @@ GANG = "SCSCHED_GANG"
 """Path of gang.json, read by our mpirun."""
 SCRATCH = "SCSCHED_SCRATCH"
 
-_KEPT = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH"})
+_KEPT = frozenset({"SCSCHED_LOG", "PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH"})
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_")
 
 

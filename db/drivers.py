@@ -11,8 +11,9 @@ old one is told that it was given up, and stops.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, or_, select, update
+from sqlalchemy import Select, and_, bindparam, exists, or_, select, update
 
 from scsched.db.batches import portions
 from scsched.db.events import event, record
@@ -47,25 +48,17 @@ class DriverRec:
 
 def wanted(session: Session) -> list[DriverRec]:
     """Of the workflows with an active step, or one that waits for nothing but a time or nodes."""
-    has_work = exists().where(
-        steps.c.workflow_id == workflows.c.id,
-        LIVE_STEPS,
-        or_(
-            steps.c.state != StepState.PENDING,
-            and_(ELIGIBLE_STEPS, GATE_PASSED, ~workflows.c.held),
-        ),
-    )
-    return _found(session, workflows.c.ended_at.is_(None), has_work)
+    return _found(session, _WANTED)
 
 
 def known(session: Session) -> list[DriverRec]:
     """All that were intended and not given up since."""
-    return _found(session, workflows.c.driver_token.is_not(None))
+    return _found(session, _KNOWN)
 
 
 def get(session: Session, workflow_id: int) -> DriverRec:
     """:raises NotFound: no such workflow."""
-    found = _found(session, workflows.c.id == workflow_id)
+    found = _found(session, _ONE, of_workflow=workflow_id)
     if not found:
         raise NotFound(f"no workflow {workflow_id}")
     return found[0]
@@ -189,9 +182,8 @@ def _tell(
     record(session, now, [event(kind, text, workflow_id=workflow_id, epoch=epoch)])
 
 
-def _found(session: Session, *which: ColumnElement[bool]) -> list[DriverRec]:
-    rows = session.execute(_DRIVERS.where(*which).order_by(workflows.c.id))
-    return [DriverRec(**row._mapping) for row in rows]
+def _found(session: Session, which: Select[Any], **values: object) -> list[DriverRec]:
+    return [DriverRec(**row._mapping) for row in session.execute(which, values)]
 
 
 _DRIVERS = select(
@@ -211,4 +203,15 @@ _DRIVERS = select(
     workflows.c.driver_seen_at.label("seen_at"),
     workflows.c.driver_failures.label("failures"),
     workflows.c.driver_info.label("info"),
+).order_by(workflows.c.id)
+_HAS_WORK = exists().where(
+    steps.c.workflow_id == workflows.c.id,
+    LIVE_STEPS,
+    or_(
+        steps.c.state != StepState.PENDING,
+        and_(ELIGIBLE_STEPS, GATE_PASSED, ~workflows.c.held),
+    ),
 )
+_WANTED = _DRIVERS.where(workflows.c.ended_at.is_(None), _HAS_WORK)
+_KNOWN = _DRIVERS.where(workflows.c.driver_token.is_not(None))
+_ONE = _DRIVERS.where(workflows.c.id == bindparam("of_workflow"))

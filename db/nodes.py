@@ -8,14 +8,15 @@ Every verb may be repeated: a node that is past it is left alone.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, literal, select, update
 
 from scsched.db import charges
-from scsched.db.batches import portions
+from scsched.db.batches import one_of_ids, portions
 from scsched.db.events import event, record
 from scsched.db.models import Market, NodeState, nodes
 from scsched.db.models import charges as charges_table
@@ -56,6 +57,10 @@ class NodeRec:
 
 
 _LIVE = nodes.c.ended_at.is_(None)
+_COLUMNS = tuple(nodes.c[field.name] for field in fields(NodeRec))
+_ALL_LIVE = select(*_COLUMNS).where(_LIVE).order_by(nodes.c.id)
+_LIVE_OF = _ALL_LIVE.where(nodes.c.workflow_id == bindparam("of_workflow"))
+_OF_RUNS = select(*_COLUMNS).where(one_of_ids(nodes.c.run_id)).order_by(nodes.c.id)
 
 
 def requested(session: Session) -> list[NodeRec]:
@@ -66,8 +71,8 @@ def requested(session: Session) -> list[NodeRec]:
 def live(session: Session, workflow_id: int | None = None) -> list[NodeRec]:
     """All that have not ended, intents included; of one workflow, or of all."""
     if workflow_id is None:
-        return _found(session, _LIVE)
-    return _found(session, _LIVE, nodes.c.workflow_id == workflow_id)
+        return _read(session, _ALL_LIVE)
+    return _read(session, _LIVE_OF, of_workflow=workflow_id)
 
 
 def get(session: Session, node_ids: Iterable[int]) -> list[NodeRec]:
@@ -77,7 +82,7 @@ def get(session: Session, node_ids: Iterable[int]) -> list[NodeRec]:
 
 def of_runs(session: Session, run_ids: Iterable[int]) -> list[NodeRec]:
     """The nodes that work for these runs now, ended ones too until the run ends."""
-    return [node for ids in portions(run_ids) for node in _found(session, nodes.c.run_id.in_(ids))]
+    return [node for ids in portions(run_ids) for node in _read(session, _OF_RUNS, ids=ids)]
 
 
 def launched(session: Session, answers: Iterable[tuple[int, str]], now: datetime) -> frozenset[int]:
@@ -179,15 +184,18 @@ def _launched(node: NodeRec) -> charges.Launched:
 
 
 def _found(session: Session, *which: ColumnElement[bool]) -> list[NodeRec]:
-    rows = session.execute(select(nodes).where(*which).order_by(nodes.c.id))
-    return [NodeRec(**row._mapping) for row in rows]
+    return _read(session, select(*_COLUMNS).where(*which).order_by(nodes.c.id))
+
+
+def _read(session: Session, statement: Select[Any], **values: object) -> list[NodeRec]:
+    return [NodeRec(*row) for row in session.execute(statement, values)]
 
 
 def _changed(
     session: Session, which: Iterable[ColumnElement[bool]], **values: object
 ) -> list[NodeRec]:
-    rows = session.execute(update(nodes).where(*which).values(**values).returning(*nodes.c))
-    return [NodeRec(**row._mapping) for row in rows]
+    rows = session.execute(update(nodes).where(*which).values(**values).returning(*_COLUMNS))
+    return [NodeRec(*row) for row in rows]
 
 
 def _told(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import bindparam, select
 
 from scsched.db import demand as demands
 from scsched.db import nodes
@@ -49,10 +49,10 @@ class OpenRun:
 
 def open_runs_of(session: Session, workflow_id: int | None = None) -> list[OpenRun]:
     """Of one workflow, or of all; oldest first. Three queries whatever their number."""
-    which: list[ColumnElement[bool]] = [runs.c.ended_at.is_(None)]
-    if workflow_id is not None:
-        which.append(runs.c.workflow_id == workflow_id)
-    rows = session.execute(_OPEN.where(*which).order_by(runs.c.id)).all()
+    if workflow_id is None:
+        rows = session.execute(_OPEN).all()
+    else:
+        rows = session.execute(_OPEN_OF, {"of_workflow": workflow_id}).all()
     gang: defaultdict[int, list[nodes.NodeRec]] = defaultdict(list)
     for node in nodes.of_runs(session, [row.run_id for row in rows]):
         if node.run_id is not None:
@@ -69,7 +69,7 @@ def open_runs_of(session: Session, workflow_id: int | None = None) -> list[OpenR
     ]
 
 
-_OPEN = select(
+_COLUMNS = (
     runs.c.id.label("run_id"),
     runs.c.step_id,
     runs.c.workflow_id,
@@ -95,4 +95,11 @@ _OPEN = select(
     runs.c.stop_reason,
     runs.c.stop_asked_at,
     runs.c.beat_at,
-).join(steps, steps.c.id == runs.c.step_id)
+)
+_OPEN = (
+    select(*_COLUMNS)
+    .join(steps, steps.c.id == runs.c.step_id)
+    .where(runs.c.ended_at.is_(None))
+    .order_by(runs.c.id)
+)
+_OPEN_OF = _OPEN.where(runs.c.workflow_id == bindparam("of_workflow"))

@@ -87,6 +87,16 @@ def live_workflows(session: Session, uid: int | None = None) -> list[int]:
     return list(session.scalars(query if uid is None else query.where(workflows.c.uid == uid)))
 
 
+def lives_in(session: Session, project: str, *, but: int) -> int | None:
+    """Another workflow that has not ended and works in this Scipion project, if there is one."""
+    return session.scalar(
+        select(workflows.c.id)
+        .where(workflows.c.project == project, workflows.c.ended_at.is_(None))
+        .where(workflows.c.id != but)
+        .limit(1)
+    )
+
+
 def owners(session: Session, workflow_ids: Iterable[int]) -> dict[int, int]:
     """The uid of each of these workflows that exists."""
     query = select(workflows.c.id, workflows.c.uid)

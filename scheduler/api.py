@@ -198,9 +198,11 @@ def _invalid(request: Request, exc: Exception) -> JSONResponse:
 
 
 def _no_route(request: Request, exc: Exception) -> JSONResponse:
-    """Nothing at this path, or not by this method."""
-    said = exc.detail if isinstance(exc, HTTPException) else exc
-    return _refused(request, NotFound(f"{request.method} {request.url.path}: {said}"))
+    """Nothing at this path, not by this method, or a body that is no text."""
+    if not isinstance(exc, HTTPException):
+        return _refused(request, exc)
+    refused = NotFound if exc.status_code in (404, 405) else UsageError
+    return _refused(request, refused(f"{request.method} {request.url.path}: {exc.detail}"))
 
 
 def _words(text: str) -> frozenset[str]:

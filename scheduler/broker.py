@@ -143,6 +143,9 @@ def _layouts(
     if gpus_exist and want.demand.gpus > pool.gpus == 0:
         misfits[pool.name] = "no GPU"
         return
+    if gpus_exist and want.demand.gpus and want.demand.vram_gib > pool.vram_gib:
+        misfits[pool.name] = f"VRAM {pool.vram_gib:.0f} GiB < {want.demand.vram_gib:.0f} GiB"
+        return
     for nodes in widths(want.demand, pool.max_nodes):
         found = lay_out(
             want.demand,

@@ -97,7 +97,6 @@ class TimesConfig(_Strict):
     stall_s: float = Field(default=1800.0, gt=0.0)
     """A run whose output has not grown for so long ends as STALLED."""
     stop_grace_s: float = Field(default=10.0, ge=0.0)
-    driver_silence_s: float = Field(default=60.0, gt=0.0)
     walltime_s: float = Field(default=0.0, ge=0.0)
     """Wall time of one run; 0: none."""
 

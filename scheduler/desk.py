@@ -8,7 +8,7 @@ from scsched.db import queries, submissions
 from scsched.db.models import NodeState
 from scsched.db.open_runs import open_runs_of
 from scsched.db.session import Session, Store
-from scsched.db.views import EventView
+from scsched.db.views import EventView, StepView
 from scsched.scheduler import answers, intake, steering
 from scsched.scheduler.broker import Unplaceable
 from scsched.scheduler.config import Settings
@@ -43,7 +43,10 @@ class Desk:
         workflow_id = None
         if not body.dry_run:
             with self._store.write() as session:
-                workflow_id = submissions.submit(session, taken.new, utc_now()).id
+                submitted = submissions.submit(session, taken.new, utc_now())
+                if submitted.created and body.project is not None:
+                    _check_project(session, body.project, submitted.id)
+                workflow_id = submitted.id
             self._services.inbox.wake()
         return {
             "id": workflow_id,
@@ -153,7 +156,7 @@ class Desk:
             project=record.project,
             scipion_python=str(python),
             relion_bin=str(self._settings.relion.bin),
-            labels={step.ref: step.label for step in steps},
+            children=_children(steps),
             deployment=self._store.deployment(),
         )
 
@@ -194,6 +197,27 @@ class Desk:
         if not record.token or record.token != token:
             raise Fenced(f"workflow {workflow} has another driver now")
         return record
+
+
+def _children(steps: Sequence[StepView]) -> dict[str, tuple[str, ...]]:
+    """The steps that read what each step makes, by their ids in the workflow."""
+    return {
+        parent.ref: tuple(step.ref for step in steps if parent.ref in step.parents)
+        for parent in steps
+    }
+
+
+def _check_project(session: Session, project: str, mine: int) -> None:
+    """Two drivers must not write one Scipion project. Refusing undoes the submission.
+
+    :raises UsageError: another workflow works there.
+    """
+    other = queries.lives_in(session, project, but=mine)
+    if other is not None:
+        raise UsageError(
+            f"{project}: workflow {other} works in this project",
+            hint=f"wait for it, `scsched wait {other}`, or give another --project",
+        )
 
 
 def _plan_line(one: PlannedStep) -> Json:

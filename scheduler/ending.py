@@ -90,14 +90,14 @@ def _want(run: OpenRun, market: Market, *, larger: bool = False) -> Want:
 
 def _done(run: OpenRun, end: EndReport) -> int:
     """Iterations finished by this run; from its last progress where nobody is left to count."""
-    if end.iterations_done or end.hint is not Hint.NODE_LOST:
+    if end.iterations_done or end.hint not in (Hint.NODE_LOST, Hint.LOST):
         return end.iterations_done
     return max(0, _told(run, "checkpoint") - (end.resumed_from or 0))
 
 
 def _lost(run: OpenRun, end: EndReport) -> int:
     """Iterations at work, or written and not whole, when it ended."""
-    if end.iterations_lost or end.hint is not Hint.NODE_LOST:
+    if end.iterations_lost or end.hint not in (Hint.NODE_LOST, Hint.LOST):
         return end.iterations_lost
     return max(0, _told(run, "iteration") - _told(run, "checkpoint"))
 
@@ -109,4 +109,5 @@ def _told(run: OpenRun, name: str) -> int:
 
 
 def _with(why: str, detail: str) -> str:
-    return f"{detail}\n{why}" if detail else why
+    """The program's own last words stay last: that is what people read first."""
+    return f"given up: {why}\n{detail}" if detail else why

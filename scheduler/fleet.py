@@ -41,6 +41,7 @@ class Fleet:
         self._providers = providers
         self._census: Census | None = None
         self._taken_at = 0.0
+        self._asked: set[str] = set()
 
     def pool(self, name: str) -> Pool | None:
         """None for a pool that was taken out of the configuration while nodes of it live."""
@@ -73,11 +74,16 @@ class Fleet:
         self._census = None
         answers: list[Launched | Refused] = []
         for name, group in _grouped(requests).items():
+            self._asked.update(request.token for request in group)
             try:
                 answers += self._providers[name].launch(group)
             except ProviderError as exc:
                 log.warning("provider %s: launch: %s", name, exc)
         return answers
+
+    def has_asked(self, token: str) -> bool:
+        """Whether a provider has heard of this intent since the broker started."""
+        return token in self._asked
 
     def terminate(self, tokens: Mapping[str, Sequence[str]]) -> None:
         """Ask for nodes to end, by provider name. Already gone is done."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from scsched.cluster.provider import NodeState as Existence
 from scsched.db import drivers as driver_rows
@@ -14,15 +14,18 @@ from scsched.db.models import NodeState
 from scsched.db.nodes import NodeRec
 from scsched.db.open_runs import OpenRun, open_runs_of
 from scsched.db.past import PastRun, past_of
+from scsched.db.queue import set_demands
 from scsched.db.runs import RunEnd
-from scsched.db.session import Store
+from scsched.db.session import Session, Store
 from scsched.db.settle import settle
 from scsched.scheduler.ending import Ending
 from scsched.scheduler.fleet import Census, Fleet
 from scsched.scheduler.news import News, reports_of
 from scsched.scheduler.protocol import Beat, EndReport, Hint, Phase
+from scsched.scheduler.sizing import Sizing
 from scsched.scheduler.verdict import RECLAIMED, judge
-from scsched.steps.state import EndReason, StepState
+from scsched.steps.demand import Inputs
+from scsched.steps.state import EndReason
 
 log = logging.getLogger("scsched.monitor")
 
@@ -49,31 +52,51 @@ class Sight:
 class Monitor:
     """Writes what has happened, and judges the runs that have ended."""
 
-    def __init__(self, store: Store, fleet: Fleet, ending: Ending) -> None:
+    def __init__(self, store: Store, fleet: Fleet, ending: Ending, sizing: Sizing) -> None:
         self._store = store
         self._fleet = fleet
         self._ending = ending
+        self._sizing = sizing
         self._absences = Absences()
+        self._began = datetime.max.replace(tzinfo=UTC)
 
     def tick(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> Mapping[int, Beat]:
         """One look; gives the beats that counted, those of drivers not given up."""
+        self._began = min(self._began, now)
         sight = self._look(now, beats, census)
         self._absences.note(sight)
-        gone = _gone(sight, self._absences)
+        found = [
+            (node.id, census.seen[node.token].provider_id)
+            for node in sight.nodes.values()
+            if node.launched_at is None and node.token in census.seen
+        ]
+        gone = _gone(sight, self._absences) | self._given_up(sight)
         news = News.of(sight.beats, sight.runs, sight.nodes, sight.drivers, census.notices)
         overdue = list(self._overdue(sight))
         ended = [*_reported(sight), *_orphaned(sight)]
-        if not (news or gone or overdue or ended):
+        if not (news or found or gone or overdue or ended):
             return sight.beats
         with self._store.write() as session:
+            node_rows.launched(session, found, now)
             news.write(session, now)
             node_rows.ended(session, gone.items(), now)
             node_rows.ask_terminate(session, overdue, "did not come up in time", now)
             past = past_of(session, [run.step_id for run, _ in ended])
             ends = [self._end(run, end, past.get(run.step_id, ()), gone, now) for run, end in ended]
             run_rows.end_runs(session, ends, now)
+            self._resize(session, ended)
             settle(session, {run.workflow_id for run, _ in ended}, now)
         return sight.beats
+
+    def _resize(self, session: Session, ended: Sequence[tuple[OpenRun, EndReport]]) -> None:
+        """Before the next dispatch: what the steps need that were waiting for these."""
+        for run, end in ended:
+            inputs = {
+                ref: Inputs(box_px=made.box_px, particles=made.particles)
+                for ref, made in end.inputs.items()
+            }
+            demands = self._sizing.demands(session, run.workflow_id, inputs)
+            set_demands(session, demands)
 
     def _look(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> Sight:
         with self._store.read() as session:
@@ -88,6 +111,25 @@ class Monitor:
                 nodes={node.id: node for node in node_rows.live(session)},
                 drivers=drivers,
             )
+
+    def _given_up(self, sight: Sight) -> dict[int, str]:
+        """Intents that are not wanted any more, and of which nothing was made.
+
+        If the provider may have heard of one, its launch may have happened with the answer lost:
+        it is gone when it is not listed a grace period after the last moment for a launch.
+        """
+        return {
+            node.id: "not needed any more"
+            for node in sight.nodes.values()
+            if node.launched_at is None
+            and node.terminate_asked_at is not None
+            and node.token not in sight.census.seen
+            and node.provider not in sight.census.silent
+            and (
+                sight.now - node.terminate_asked_at >= MISSING_GRACE
+                or not (node.created_at < self._began or self._fleet.has_asked(node.token))
+            )
+        }
 
     def _overdue(self, sight: Sight) -> Iterable[int]:
         """Nodes that were launched but did not come up in time."""
@@ -113,7 +155,7 @@ class Monitor:
             lost=[_short(word) for word in _words(run, gone)],
             noticed=any(node.notice_at is not None for node in run.nodes),
         )
-        if reason is EndReason.NODE_FAIL and run.state is StepState.CONFIGURING:
+        if reason in (EndReason.NODE_FAIL, EndReason.LOST) and not run.running_at:
             refused = any(word.startswith("refused") for word in _words(run, gone))
             reason = EndReason.NO_CAPACITY if refused else EndReason.BOOT_FAIL
         log.info("run %d of step %s ended: %s", run.run_id, run.ref, reason)
@@ -146,7 +188,7 @@ def _orphaned(sight: Sight) -> Iterable[tuple[OpenRun, EndReport]]:
         silent = sight.now - max(ends, default=run.started_at) > DRIVER_GRACE
         if never_began or (len(ends) == len(run.nodes) and (nobody or silent)):
             words = ", ".join(sorted({node.end_reason or "" for node in run.nodes} - {""}))
-            yield run, EndReport(hint=Hint.NODE_LOST, detail=f"its nodes are gone: {words}")
+            yield run, EndReport(hint=Hint.LOST, detail=f"its nodes are gone: {words}")
 
 
 class Absences:
@@ -156,9 +198,14 @@ class Absences:
         self._since: dict[str, datetime] = {}
 
     def note(self, sight: Sight) -> None:
-        """A provider that does not answer says nothing either way."""
-        lacked = {node.token for node in sight.nodes.values()} - sight.census.seen.keys()
-        self._since = {token: self._since.get(token, sight.now) for token in lacked}
+        """Of nodes known to be launched. A provider that does not answer says nothing."""
+        since = {}
+        for node in sight.nodes.values():
+            if node.launched_at is None or node.token in sight.census.seen:
+                continue
+            if node.token in self._since or node.provider not in sight.census.silent:
+                since[node.token] = self._since.get(node.token, sight.now)
+        self._since = since
 
     def proves(self, node: NodeRec, now: datetime) -> bool:
         """Whether it has been lacking for so long that it is gone."""
@@ -170,10 +217,7 @@ def _gone(sight: Sight, absences: Absences) -> dict[int, str]:
     """Live nodes that their provider says are gone, with its word for why."""
     gone = {}
     for node in sight.nodes.values():
-        if node.launched_at is None and node.token not in sight.census.seen:
-            if node.terminate_asked_at is not None and node.provider not in sight.census.silent:
-                gone[node.id] = "not needed any more"
-        elif node.provider not in sight.census.silent and _is_gone(node, sight, absences):
+        if node.provider not in sight.census.silent and _is_gone(node, sight, absences):
             seen = sight.census.seen.get(node.token)
             gone[node.id] = _word(node, seen.reason if seen is not None else "")
     return gone

@@ -36,6 +36,15 @@ class Hint(StrEnum):
     STOPPED = "stopped"
     """As ordered, or because of a notice."""
     NODE_LOST = "node-lost"
+    LOST = "lost"
+    """Said by the broker itself: neither the nodes nor the driver are left to tell."""
+
+
+class InputReport(_Message):
+    """What the inputs of a step are, now that they exist."""
+
+    particles: int | None = None
+    box_px: int | None = None
 
 
 class EndReport(_Message):
@@ -46,6 +55,8 @@ class EndReport(_Message):
     resumed_from: int | None = None
     iterations_done: int = 0
     iterations_lost: int = 0
+    inputs: dict[str, InputReport] = Field(default_factory=dict)
+    """Of the steps that this one has made inputs for, by their id in the workflow."""
 
 
 class RunReport(_Message):
@@ -124,5 +135,6 @@ class Assignment(_Message):
     project: str | None
     scipion_python: str
     relion_bin: str
-    labels: dict[str, str]
+    children: dict[str, tuple[str, ...]]
+    """Which steps read what a step makes, by ids in the workflow."""
     deployment: str

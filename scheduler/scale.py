@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 
 from scsched.cluster.provider import (
+    BadRequest,
     Join,
     Launched,
     LaunchRequest,
@@ -100,8 +101,13 @@ class Scale:
         log.warning("node n%d refused: %s", node.id, refused.error)
         if isinstance(refused.error, Throttled | Unreachable):
             return
+        why = f"refused: {refused.error}"
         with self._store.write() as session:
-            node_rows.ended(session, [(node.id, f"refused: {refused.error}")], now)
+            if isinstance(refused.error, BadRequest):
+                # Said too of a token whose node came and went unheard of: the listings tell.
+                node_rows.ask_terminate(session, [node.id], why, now)
+            else:
+                node_rows.ended(session, [(node.id, why)], now)
 
     def _release(
         self,

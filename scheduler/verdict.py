@@ -20,6 +20,7 @@ _BY_HINT = {
     Hint.STALLED: EndReason.STALLED,
     Hint.STOPPED: EndReason.CANCELLED,
     Hint.NODE_LOST: EndReason.NODE_FAIL,
+    Hint.LOST: EndReason.LOST,
 }
 
 
@@ -40,6 +41,8 @@ def judge(
         return EndReason.COMPLETED
     if stop_reason is not None:
         return stop_reason
+    if hint is Hint.LOST and RECLAIMED not in lost:
+        return EndReason.LOST
     if RECLAIMED in lost or (noticed and hint in (Hint.NODE_LOST, Hint.STOPPED)):
         return EndReason.PREEMPTED
     if lost:

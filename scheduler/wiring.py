@@ -16,6 +16,7 @@ from scsched.scheduler.inbox import Inbox
 from scsched.scheduler.monitor import Monitor
 from scsched.scheduler.player import Player, Reclaims
 from scsched.scheduler.scale import Scale
+from scsched.scheduler.sizing import Sizing
 from scsched.scheduler.ticker import Services
 
 
@@ -37,7 +38,12 @@ def wire(settings: Settings, store: Store, outside: Outside) -> Services:
     return Services(
         fleet=fleet,
         inbox=Inbox(),
-        monitor=Monitor(store, fleet, Ending(settings.retry, fleet.pools)),
+        monitor=Monitor(
+            store,
+            fleet,
+            Ending(settings.retry, fleet.pools),
+            Sizing(settings.site_classes()),
+        ),
         player=Player(store, outside.reclaims),
         dispatch=Dispatch(store, fleet),
         drivers=drivers,

@@ -69,8 +69,6 @@ class PendingReason(StrEnum):
     RESOURCES = "Resources"
     NO_CLASS_FITS = "NoClassFits"
     PRIORITY = "Priority"
-    DRIVER = "Driver"
-    """The workflow's driver is starting, or starting again."""
 
 
 INFRASTRUCTURE = frozenset(

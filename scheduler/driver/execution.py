@@ -15,7 +15,14 @@ from scsched.scheduler.driver import watch
 from scsched.scheduler.driver.gangcheck import GangCheck, preflight_token
 from scsched.scheduler.driver.keeper import KeeperError, Prepared
 from scsched.scheduler.driver.project import Project
-from scsched.scheduler.protocol import EndReport, Hint, Phase, RunOrder, RunReport
+from scsched.scheduler.protocol import (
+    EndReport,
+    Hint,
+    InputReport,
+    Phase,
+    RunOrder,
+    RunReport,
+)
 from scsched.steps.spec import Resume
 
 log = logging.getLogger("scsched.driver")
@@ -199,7 +206,8 @@ class Execution:
                 watch.output_problem, prepared, finished
             )
             if not problem:
-                return self._with_iterations(Hint.COMPLETED, result, finished.summary)
+                end = self._with_iterations(Hint.COMPLETED, result, finished.summary)
+                return end.model_copy(update={"inputs": await self._made_inputs()})
             return await self._ended_badly(Hint.FAILED, result, problem)
         detail = await asyncio.to_thread(watch.last_words, prepared, result)
         return await self._ended_badly(_hint_of_failure(result), result, detail)
@@ -212,6 +220,18 @@ class Execution:
         detail = await asyncio.to_thread(watch.words_and, prepared, error)
         return await self._ended_badly(_hint_of_failure(result), told, detail)
 
+    async def _made_inputs(self) -> dict[str, InputReport]:
+        """How large the inputs of the next steps are: their memory follows from it."""
+        made = {}
+        for child in self._project.children(self._order.ref):
+            try:
+                inputs = await self._project.inputs(child)
+            except KeeperError as exc:  # it starts with what is known from its parameters
+                log.warning("run %d: inputs of step %s: %s", self._order.run, child, exc)
+                continue
+            made[child] = InputReport(particles=inputs.particles, box_px=inputs.box_px)
+        return made
+
     async def _ended_badly(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
         message = detail.splitlines()[-1] if detail else str(hint)
         try:
@@ -222,7 +242,7 @@ class Execution:
 
     def _with_iterations(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
         told = (
-            watch.iterations(self._prepared, self._progress)
+            watch.iterations(self._prepared, self._progress, self._order.attempt)
             if self._prepared
             else watch.Iterations()
         )
@@ -253,7 +273,7 @@ class Execution:
 
     async def _watch(self, prepared: Prepared) -> None:
         """Progress for the queue, and an end for a run whose output has stopped growing."""
-        watcher = watch.Watcher(prepared)
+        watcher = watch.Watcher(prepared, self._order.attempt)
         grew_at = started_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)

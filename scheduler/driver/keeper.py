@@ -115,9 +115,17 @@ class Keeper:
         return self._call("hello", timeout_s=START_TIMEOUT_S)
 
     def create(
-        self, *, project: Path, name: str, workflow_json: str, owner: str = ""
+        self,
+        *,
+        project: Path,
+        name: str,
+        workflow_json: str,
+        owner: str = "",
+        shared: bool = False,
     ) -> dict[str, int]:
         """Scipion's id of each step, by its id in the workflow; the project is made if it is not.
+
+        `shared`: a project that another submission of the same workflow made will do.
 
         :raises KeeperError: the folder holds another project, or a class has no plugin here.
         """
@@ -129,6 +137,7 @@ class Keeper:
             name=name,
             workflow_json=workflow_json,
             owner=owner,
+            shared=shared,
         )
         self._project = project
         return {str(ref): int(object_id) for ref, object_id in found["ids"].items()}

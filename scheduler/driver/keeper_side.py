@@ -66,11 +66,14 @@ def hello() -> Json:
     }
 
 
-def create(project: str, name: str, workflow_json: str, owner: str = "") -> Json:
+def create(
+    project: str, name: str, workflow_json: str, owner: str = "", shared: bool = False
+) -> Json:
     """Make the project, or open the one that an earlier request made.
 
     A marker is written first and `project.json` last: a project with the first and without the
-    second was never whole, and is made afresh.
+    second was never whole, and is made afresh. `shared`: the project of another submission of
+    the same workflow will do.
     """
     path = Path(project)
     document = json.loads(workflow_json)
@@ -82,7 +85,7 @@ def create(project: str, name: str, workflow_json: str, owner: str = "") -> Json
     }
     whole = path / OURS / "project.json"
     if whole.exists():
-        return _same(path, json.loads(whole.read_text()), record)
+        return _same(path, json.loads(whole.read_text()), record, shared=shared)
     marker = path / OURS / "creating"
     if (path / "project.sqlite").exists() and not marker.exists():
         raise Refused("foreign", f"{path} is a Scipion project that scsched did not make")
@@ -96,10 +99,10 @@ def create(project: str, name: str, workflow_json: str, owner: str = "") -> Json
     return {"ids": record["ids"], "created": True}
 
 
-def _same(path: Path, known: Json, wanted: Json) -> Json:
+def _same(path: Path, known: Json, wanted: Json, *, shared: bool) -> Json:
     if known["workflow_sha256"] != wanted["workflow_sha256"]:
         raise Refused("foreign", f"{path} holds another workflow")
-    if known["owner"] != wanted["owner"]:
+    if known["owner"] != wanted["owner"] and not shared:
         raise Refused("foreign", f"{path} belongs to another submission of this workflow")
     return {"ids": known["ids"], "created": False}
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from scsched.scheduler import scipion_env
-from scsched.scheduler.driver.keeper import Finished, Keeper, KeeperError, Prepared
+from scsched.scheduler.driver.keeper import Finished, Inputs, Keeper, KeeperError, Prepared
 from scsched.scheduler.protocol import Assignment
 
 log = logging.getLogger("scsched.driver")
@@ -21,7 +22,7 @@ class Project:
         self._lock = asyncio.Lock()
         self._keeper: Keeper | None = None
         self.ids: dict[str, int] = {}
-        self.path = Path(assignment.project) if assignment.project else _default(assignment)
+        self.path = Path(assignment.project) if assignment.project else _default(assignment.name)
         self.problem = ""
         self.environment: dict[str, str] = {}
 
@@ -39,21 +40,34 @@ class Project:
         self._made.set()
 
     def _make(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        assignment = self._assignment
+        python = Path(assignment.scipion_python)
         self.environment = scipion_env.prepare(
             self._work_dir / "scipion",
-            scipion_python=Path(self._assignment.scipion_python),
-            relion_bin=Path(self._assignment.relion_bin),
+            scipion_python=python,
+            relion_bin=Path(assignment.relion_bin),
         )
-        log_path = self._work_dir / "keeper.log"
-        python = Path(self._assignment.scipion_python)
-        self._keeper = Keeper(python, self.environment, log=log_path)
-        self.ids = self._keeper.create(
-            project=self.path,
+        self._keeper = Keeper(python, self.environment, log=self._work_dir / "keeper.log")
+        if assignment.project:
+            self._create(Path(assignment.project), shared=True)
+            return
+        try:
+            self._create(_default(assignment.name), shared=False)
+        except KeeperError as exc:
+            if exc.kind != "foreign":
+                raise
+            self._create(_default(f"{assignment.name}-{assignment.workflow}"), shared=False)
+
+    def _create(self, path: Path, *, shared: bool) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.ids = self._there().create(
+            project=path,
             name=self._assignment.name,
             workflow_json=self._assignment.document,
             owner=f"{self._assignment.deployment}/{self._assignment.workflow}",
+            shared=shared,
         )
+        self.path = path
 
     async def wait(self) -> None:
         await self._made.wait()
@@ -77,6 +91,15 @@ class Project:
         async with self._lock:
             return await asyncio.to_thread(self._there().finish, self.ids[ref])
 
+    async def inputs(self, ref: str) -> Inputs:
+        """What the step will read, as far as the steps before it have made it."""
+        async with self._lock:
+            return await asyncio.to_thread(self._there().inputs, self.ids[ref])
+
+    def children(self, ref: str) -> Sequence[str]:
+        """The steps that read what this one makes."""
+        return self._assignment.children.get(ref, ())
+
     async def fail(self, ref: str, message: str, *, aborted: bool) -> None:
         """:param aborted: a person stopped it."""
         async with self._lock:
@@ -92,6 +115,6 @@ class Project:
         return self._keeper
 
 
-def _default(assignment: Assignment) -> Path:
+def _default(name: str) -> Path:
     """Where Scipion itself would put it."""
-    return Path.home() / "ScipionUserData" / "projects" / assignment.name
+    return Path.home() / "ScipionUserData" / "projects" / name

@@ -9,6 +9,7 @@ from typing import Any
 
 from scsched.scheduler.driver.keeper import Finished, Prepared
 from scsched.steps import checkpoint, lineage, outputs
+from scsched.steps.lineage import Attempt
 from scsched.steps.progress import Progress, Reader
 
 TAIL_BYTES = 8192
@@ -39,15 +40,26 @@ class Iterations:
 class Watcher:
     """Looks at one run every second or so; reads only what is new."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, attempt: int) -> None:
         self._prepared = prepared
+        self._attempt = attempt
         self._reader = Reader(prepared.stdout, project=prepared.cwd, base=base_of(prepared))
         self._size: tuple[int, float] = (-1, 0.0)
 
     def look(self) -> Look:
         size = _size(self._prepared)
         grew, self._size = size != self._size, size
-        return Look(grew=grew, progress=_told(self._reader.read()))
+        return Look(grew=grew, progress=self._progress())
+
+    def _progress(self) -> dict[str, Any] | None:
+        """None also while all that is there is of an earlier attempt."""
+        told = _told(self._reader.read())
+        last = _last_attempt(self._prepared)
+        if told is None or last is None:
+            return told
+        if last.number < self._attempt:
+            return None
+        return {**told, "resumed_from": last.iteration if last.resumed_from else None}
 
 
 def base_of(prepared: Prepared) -> str:
@@ -55,24 +67,31 @@ def base_of(prepared: Prepared) -> str:
     return str(prepared.job_dir.relative_to(prepared.cwd) / "extra" / "relion")
 
 
-def iterations(prepared: Prepared, progress: Mapping[str, Any] | None) -> Iterations:
-    """Iterations done and lost by the last attempt, from the launcher's own record.
+def iterations(prepared: Prepared, progress: Mapping[str, Any] | None, attempt: int) -> Iterations:
+    """Iterations done and lost by this attempt, from the launcher's own record.
 
-    An iteration is lost that was at work, or that was written and could not be certified.
+    An iteration is lost that was at work, or that was written and could not be certified. An
+    attempt that ended before the launcher began has done nothing.
     """
     base = base_of(prepared)
     record = lineage.load(lineage.folder_of(base, project=prepared.cwd))
-    attempt = record.last(base) if record else None
-    if record is None or attempt is None:
+    last = record.last(base) if record else None
+    if record is None or last is None or last.number < attempt:
         return Iterations()
     search = checkpoint.newest(record.branches(base), project=prepared.cwd)
-    newest = search.newest.iteration if search.newest else attempt.iteration
+    newest = search.newest.iteration if search.newest else last.iteration
     at_work = (progress or {}).get("iteration") or newest
     return Iterations(
-        resumed_from=attempt.iteration if attempt.resumed_from else None,
-        done=max(0, newest - attempt.iteration),
+        resumed_from=last.iteration if last.resumed_from else None,
+        done=max(0, newest - last.iteration),
         lost=max(0, at_work - newest),
     )
+
+
+def _last_attempt(prepared: Prepared) -> Attempt | None:
+    base = base_of(prepared)
+    record = lineage.load(lineage.folder_of(base, project=prepared.cwd))
+    return record.last(base) if record else None
 
 
 def output_problem(prepared: Prepared, finished: Finished) -> str:

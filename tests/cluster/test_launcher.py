@@ -227,7 +227,7 @@ def test_an_exact_run_killed_again_and_again_is_bit_identical(
 @needs_relion
 @needs_mpi
 def test_an_exact_run_over_mpi_is_bit_identical(project: Path, tmp_path: Path) -> None:
-    argv = [*mpirun(2), "relion_refine_mpi", "--iter", "3", *CLASSIFY_2D[1:]]
+    argv = [*mpirun(3), "relion_refine_mpi", "--iter", "3", *CLASSIFY_2D[1:]]
     other = make_project(tmp_path / "other", Particles(n=PARTICLES))
     assert Launched(other, argv, SCSCHED_EXACT="1").ended() == 0
     first = Launched(project, argv, SCSCHED_EXACT="1")

@@ -61,9 +61,9 @@ class Census(threading.Thread):
         super().__init__(name="census", daemon=True)
         self.problems: list[str] = []
         self.ranks: defaultdict[str, set[Process]] = defaultdict(set)
-        """Every process of RELION under MPI that was ever seen, by the token of its run."""
-        self.runs: list[str] = []
-        """Tokens of runs, in the order in which their ranks were first seen."""
+        """Every process of RELION that was ever seen, by the token of its run."""
+        self.folders: dict[str, str] = {}
+        """Where the ranks of each run write."""
         self._deployment = deployment
         self._table = processes.Table()
         self._lock = threading.Lock()
@@ -92,11 +92,10 @@ class Census(threading.Thread):
     def _note(self, ranks: Sequence[Seen]) -> None:
         by_folder: defaultdict[str, set[str]] = defaultdict(set)
         for one in ranks:
-            if one.run not in self.runs:
-                self.runs.append(one.run)
             self.ranks[one.run].add(one.process)
-            if one.folder:
-                by_folder[one.folder].add(one.run)
+            if folder := one.folder:
+                by_folder[folder].add(one.run)
+                self.folders[one.run] = folder
         for folder, runs in by_folder.items():
             if len(runs) > 1:
                 self.problems.append(f"{folder}: {len(runs)} attempts at once: {ranks}")

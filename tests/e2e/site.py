@@ -57,6 +57,7 @@ backoff_s = 0.5
 
 [times]
 stall_s = {stall_s}
+stop_grace_s = {stop_grace_s}
 
 [[pool]]
 name = "spot"
@@ -97,7 +98,14 @@ def wait_until(
 class Site:
     """A broker that may be killed and started again, and what it has started."""
 
-    def __init__(self, folder: Path, *, stall_s: float = 600.0, max_failures: int = 3) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stall_s: float = 600.0,
+        stop_grace_s: float = 10.0,
+        max_failures: int = 3,
+    ) -> None:
         """:param folder: its path must be short: the broker's socket lies in it."""
         self.folder = folder
         self.state = folder / "state"
@@ -111,6 +119,7 @@ class Site:
                 scipion_python=scipion_site.scipion_python(),
                 relion_bin=scipion_site.relion_bin(),
                 stall_s=stall_s,
+                stop_grace_s=stop_grace_s,
                 max_failures=max_failures,
             )
         )

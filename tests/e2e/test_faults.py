@@ -12,6 +12,7 @@ import pytest
 from scsched.cluster import processes
 from scsched.cluster.processes import Process
 from scsched.steps.state import INFRASTRUCTURE
+from tests.e2e.project import statuses
 from tests.e2e.refinement import STEP, Marks, Moment, Refinement
 from tests.e2e.site import END_S, Site, iteration_of, wait_until
 
@@ -211,24 +212,39 @@ def test_a_person_cancels(site: Site, refinement: Refinement) -> None:
     assert refinement.ended(before)["end_reason"] == "CANCELLED"
     assert not [one for one in site.seen() if one.run == before.token]
     assert not scratch.parent.exists()
+    assert "aborted" in statuses(refinement.project)
+    assert not list(refinement.job_dir.rglob("RELION_JOB_ABORT_NOW"))
     site.client.act("resubmit", selector)
     after = refinement.after(before)
     is_the_next(before, after)
     refinement.went_on_from_a_checkpoint(marks)
 
 
+def test_no_iteration_was_done_by_two_attempts_at_once(site: Site, refinement: Refinement) -> None:
+    """Seen from outside, several times a second: nothing overlapped, nothing was started twice."""
+    refinement.finish()
+    assert not site.census.problems
+    folders = site.census.folders.items()
+    ours = str(refinement.project.parent)
+    refined = [token for token, folder in folders if folder.startswith(ours)]
+    assert all(len(site.census.ranks[token]) == 3 for token in refined)
+    for workflow in refinement.workflows:
+        runs = site.runs(workflow, STEP)
+        assert [run["attempt"] for run in runs] == list(range(1, len(runs) + 1))
+        ends = [run["ended_at"] or "" for run in runs]
+        starts = [run["started_at"] or "" for run in runs]
+        assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
+
+
 def test_every_run_went_on_from_where_the_one_before_it_was(
     site: Site, refinement: Refinement
 ) -> None:
-    """To the end: no attempt began anew, and no rank of two of them was ever alive at once."""
+    """To the end: no attempt began anew, and none went on from an older iteration."""
     refinement.finish()
     for workflow in refinement.workflows:
         runs = site.runs(workflow, STEP)
         assert runs[-1]["end_reason"] == "COMPLETED"
+        # Nobody tells it of a run whose driver was killed.
         told = [run["resumed_from"] for run in runs[1:] if run["resumed_from"] is not None]
-        assert all(int(iteration) >= 1 for iteration in told)
+        assert all(iteration >= 1 for iteration in told)
         assert told == sorted(told)
-        ends = [run["ended_at"] or "" for run in runs]
-        starts = [run["started_at"] or "" for run in runs]
-        assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
-    assert not site.census.problems

@@ -1,7 +1,5 @@
 """What is in the Scipion project at the end, and steps that end otherwise than well."""
 
-import contextlib
-import sqlite3
 from datetime import datetime
 from pathlib import Path
 
@@ -9,7 +7,9 @@ import mrcfile
 import numpy as np
 import pytest
 
+from scsched.steps.errors import ScschedError
 from tests.e2e import scipion_view
+from tests.e2e.project import statuses
 from tests.e2e.refinement import LABEL, PARTICLES, STEP, Refinement
 from tests.e2e.scipion_view import Box
 from tests.e2e.site import END_S, Site, wait_until
@@ -19,13 +19,6 @@ pytestmark = [pytest.mark.scipion, pytest.mark.relion, pytest.mark.slow]
 
 NYQUIST_A, FAR_TOO_COARSE_A = 14.0, 60.0
 WEIRD = 'it\'s a "project"; $(touch x) `y` 100% & more'
-
-
-def statuses(project: Path) -> list[str]:
-    """As they are written in project.sqlite."""
-    query = "SELECT value FROM Objects WHERE name LIKE '%.status' AND name NOT LIKE '%.%.%'"
-    with contextlib.closing(sqlite3.connect(project / "project.sqlite")) as db:
-        return [row[0] for row in db.execute(query)]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +107,17 @@ def test_names_with_spaces_quotes_and_shell_characters_are_data(
     assert not [path for path in tmp_path.rglob("*") if path.name in ("x", "y")]
 
 
+def test_a_path_that_scipion_cannot_use_is_refused_before_anything_runs(
+    site: Site, data: Path, tmp_path: Path
+) -> None:
+    """In one line that names it."""
+    document = boxes.document(boxes.particles(data))
+    with pytest.raises(ScschedError) as caught:
+        site.submit(document, project=tmp_path / "two\nlines")
+    assert "project" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_interactive_step_waits_for_a_person(site: Site, data: Path, tmp_path: Path) -> None:
     """It says what to do; released and not done in Scipion, it fails and says so."""
     document = boxes.document(boxes.particles(data), boxes.subset())
@@ -160,16 +164,31 @@ def test_a_programs_own_error_ends_the_step_with_its_last_words(
 
 
 def test_exit_code_0_without_outputs_is_a_failure(site: Site, tmp_path: Path) -> None:
-    """Picking finds nothing in an image of a mere slope, and its program ends with 0."""
-    folder = tmp_path / "micrographs"
-    folder.mkdir()
-    slope = np.arange(512, dtype=np.float32) / 512
-    with mrcfile.new(folder / "slope.mrc") as file:
-        file.set_data(np.add.outer(slope, slope))
-        file.voxel_size = 3.5
-    document = boxes.document(boxes.micrographs(str(folder)), boxes.picking(threshold=3.0))
+    """Halves that contradict each other give "inf" Angstrom: RELION ends with 0."""
+    write_maps(tmp_path / "maps")
+    post = boxes.post_processing() | {
+        "relionInput": False,
+        "inputVolume": "50.outputVolume",
+        "solventMask": "51.outputMask",
+        "protRefine": None,
+    }
+    document = boxes.document(
+        boxes.half_maps(tmp_path / "maps"), boxes.imported_mask(tmp_path / "maps"), post
+    )
     workflow = site.submit(document, project=tmp_path / "project")
-    step = site.wait_for_step(workflow, "41", "FAILED")
-    assert step["last_end"] is not None
-    assert step["last_end"]["exit_code"] == 0, step["last_end"]
-    print(step["last_end"])
+    ended = site.wait_for_step(workflow, "5", "FAILED")["last_end"]
+    assert ended is not None
+    assert ended["exit_code"] == 0, ended
+    assert "the final resolution is inf" in ended["detail"], ended
+
+
+def write_maps(folder: Path) -> None:
+    folder.mkdir()
+    noise = np.random.default_rng(1).normal(size=(32, 32, 32))
+    distance = np.sqrt(((np.indices((32, 32, 32)) - 16) ** 2).sum(axis=0))
+    mask = np.clip(12 - distance, 0, 1)
+    maps = {"map": noise, "half1": noise, "half2": -noise, "mask": mask}
+    for name, values in maps.items():
+        with mrcfile.new(folder / f"{name}.mrc") as file:
+            file.set_data(values.astype(np.float32))
+            file.voxel_size = 7.0

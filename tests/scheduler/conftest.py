@@ -11,9 +11,9 @@ from tests.scheduler.world import World, worlds
 def make_world() -> Iterator[Callable[..., World]]:
     """Makes worlds, each over a store of its own; in memory, they need not outlive a power cut."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        with worlds(Path(folder)) as make:
-            yield make
+    place = memory if memory.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=place) as folder, worlds(Path(folder)) as make:
+        yield make
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from scsched.db.models import NodeState
+from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import Hint
 from scsched.steps.spec import Demand, ResourceClass
 from scsched.steps.state import EndReason, PendingReason, StepState
@@ -106,10 +107,7 @@ def test_a_gate_waits_for_a_person_and_holds_no_node(world: World) -> None:
 
 
 def test_a_failed_step_is_not_tried_again_before_its_time(make_world: MakeWorld) -> None:
-    world = make_world()
-    world.services.monitor._ending._policy = world.services.monitor._ending._policy.__class__(
-        backoff_s=30.0
-    )
+    world = make_world(retry=RetryConfig(backoff_s=30.0))
     world.submit()
     world.until_state(RUNNING)
     world.finish(hint=Hint.FAILED)

@@ -116,14 +116,14 @@ def real(make_world: MakeWorld, tmp_path: Path) -> Iterator[tuple[World, Drivers
     sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
     local = LocalDrivers(Places(tmp_path, tmp_path / "api.sock"), "d", program=sleeper)
     yield world, Drivers(world.store, local), local
-    for process in processes.find({tags.DEPLOYMENT: "d"}):
-        kill(local, process)
+    for child in local._children.values():
+        child.kill()
+        child.wait(20)
 
 
 def kill(local: LocalDrivers, process: processes.Process) -> None:
     processes.send(process, 9)
-    wait_until(lambda: not local.alive(process))
-    local.alive(process)  # reaps it
+    wait_until(lambda: not local.alive(process) and process.pid not in local._children)
 
 
 def _record(world: World) -> DriverRec:

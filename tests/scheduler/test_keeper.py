@@ -153,6 +153,15 @@ def test_two_submissions_do_not_share_a_project(
         keeper.create(project=project, name="p", workflow_json=text, owner="one/2")
 
 
+def test_a_submission_may_go_on_in_the_project_of_a_former_one(
+    keeper: Keeper, project: Path, tmp_path: Path
+) -> None:
+    text = site.document(site.import_step(tmp_path / "p.star"))
+    ids = keeper.create(project=project, name="p", workflow_json=text, owner="one/1")
+    again = keeper.create(project=project, name="p", workflow_json=text, owner="one/2", shared=True)
+    assert again == ids
+
+
 def test_a_project_of_the_users_own_is_left_alone(
     keeper: Keeper, project: Path, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ MakeWorld = Callable[..., World]
 RUNNING = StepState.RUNNING
 
 
-def idle(world: World, *steps: object) -> World:
+def idle(world: World) -> World:
     """A world whose only node has nothing to do, and whose workflow still has."""
     world.submit(step("1"), step("2", "1", gate="look at it"), step("3"))
     world.until(lambda: world.at("1") is RUNNING and world.at("3") is RUNNING)

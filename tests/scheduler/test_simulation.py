@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from scsched.cluster.pools import Market
 from scsched.cluster.provider import NoCapacity, Throttled, Unreachable
+from scsched.db import queries
 from scsched.db.submissions import NewStep
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import Hint, Phase
 from scsched.steps.spec import Resume
 from scsched.steps.state import EndReason, StepState
-from tests.scheduler.world import SPOT, World, pool, step
+from tests.scheduler.world import SPOT, Going, PlayedDriver, World, pool, step
 
 MakeWorld = Callable[..., World]
 
@@ -58,9 +59,9 @@ class Storm:
         self.world.tick()
 
     def quiet(self) -> None:
-        """One tick in which nothing goes wrong."""
+        """One tick in which nothing goes wrong; a long one, for all that waits for its time."""
         self._work(ok=1.0)
-        self.world.tick()
+        self.world.tick(seconds=5.0)
 
     def check(self) -> None:
         """Safety; holds after every tick."""
@@ -82,8 +83,6 @@ class Storm:
 
     def workflows(self) -> list[int]:
         with self.world.store.read() as session:
-            from scsched.db import queries
-
             found = queries.workflow_rows(session, self.world.now)
         return [row.id for row in found]
 
@@ -92,9 +91,9 @@ class Storm:
         nothing = not self.world.cloud.up() and not self.world.programs.drivers
         return all(states) and nothing and not self.world.nodes()
 
-    def _has_nodes(self, driver: object, run: object) -> bool:
-        answering = self.world.answering(driver)  # type: ignore[arg-type]
-        return all(node.name in answering for node in run.order.nodes)  # type: ignore[attr-defined]
+    def _has_nodes(self, driver: PlayedDriver, run: Going) -> bool:
+        answering = self.world.answering(driver)
+        return all(node.name in answering for node in run.order.nodes)
 
     def _steps(self) -> list[NewStep]:
         made: list[NewStep] = []
@@ -182,9 +181,7 @@ def count(storm: Storm) -> None:
         reached.update(str(one.state) for one in storm.world.steps(number).values())
         reached[f"workflow {storm.world.workflow(number).state}"] += 1
     reached.update(event.kind for event in storm.world.events())
-    reached.update(
-        "reused" for run in storm.world.runs() if run.attempt > 1 and run.pool == "cpu"
-    )
+    reached.update("reused" for run in storm.world.runs() if run.attempt > 1 and run.pool == "cpu")
 
 
 @settings(
@@ -227,4 +224,6 @@ def test_nothing_is_done_twice_and_everything_ends(make_world: MakeWorld, seed: 
     ],
 )  # fmt: skip
 def test_the_random_worlds_went_there(word: str) -> None:
+    if not reached:
+        pytest.skip("no world was played in this session")
     assert reached[str(word)] > 0, reached

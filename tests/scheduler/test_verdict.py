@@ -16,6 +16,11 @@ def test_a_dead_node_that_nobody_took_back_is_a_node_failure() -> None:
     assert judge(Hint.FAILED, lost=["lost"]) is EndReason.NODE_FAIL
 
 
+def test_a_run_that_nobody_is_left_to_tell_of_is_lost() -> None:
+    assert judge(Hint.LOST, lost=["terminated"]) is EndReason.LOST
+    assert judge(Hint.LOST, lost=["spot"]) is EndReason.PREEMPTED
+
+
 def test_one_reclaimed_node_of_a_gang_is_enough() -> None:
     assert judge(Hint.FAILED, lost=["lost", "spot"]) is EndReason.PREEMPTED
 

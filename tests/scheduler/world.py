@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -48,6 +48,7 @@ from scsched.scheduler.protocol import (
     RunReport,
 )
 from scsched.scheduler.scale import Scale
+from scsched.scheduler.sizing import Sizing
 from scsched.scheduler.ticker import Services
 from scsched.steps.spec import Demand, ResourceClass, Resume, Shape
 from scsched.steps.state import StepState
@@ -95,7 +96,7 @@ class Cloud(FakeProvider):
 
     die_after_launch = False
 
-    def launch(self, requests: "tuple[LaunchRequest, ...]") -> tuple[Launched | Refused, ...]:  # type: ignore[override]
+    def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         answers = super().launch(requests)
         if self.die_after_launch:
             self.die_after_launch = False
@@ -358,7 +359,7 @@ class World:
         return Services(
             fleet=fleet,
             inbox=Inbox(),
-            monitor=Monitor(self.store, fleet, Ending(self.retry, self.pools)),
+            monitor=Monitor(self.store, fleet, Ending(self.retry, self.pools), Sizing(site={})),
             player=Player(self.store, NoReclaims()),
             dispatch=Dispatch(self.store, fleet),
             drivers=drivers,

@@ -64,7 +64,12 @@ def refinement(
 
 
 def classes_2d(
-    *, step: str = "20", parent: str = "1", label: str = "2D classes", iterations: int = 5
+    *,
+    step: str = "20",
+    parent: str = "1",
+    label: str = "2D classes",
+    iterations: int = 5,
+    **more: object,
 ) -> Box:
     return {
         **_RELION,
@@ -81,6 +86,7 @@ def classes_2d(
         "offsetSearchRangePix": 3.0,
         "offsetSearchStepPix": 1.0,
         "extraParams": "--random_seed 42",
+        **more,
     }
 
 
@@ -144,14 +150,34 @@ def subset(*, step: str = "6", parent: str = "1") -> Box:
     }
 
 
-def micrographs(files: str, *, step: str = "40") -> Box:
+def half_maps(folder: Path, *, step: str = "50") -> Box:
+    """Imports map.mrc with half1.mrc and half2.mrc."""
+    return volume_step(folder / "map.mrc", step=step) | {
+        "object.label": "Halves",
+        "setHalfMaps": True,
+        "half1map": str(folder / "half1.mrc"),
+        "half2map": str(folder / "half2.mrc"),
+    }
+
+
+def imported_mask(folder: Path, *, step: str = "51") -> Box:
     return {
-        "object.className": "ProtImportMicrographs",
+        "object.className": "ProtImportMask",
         "object.id": step,
-        "object.label": "Micrographs",
+        "object.label": "Imported mask",
+        "maskPath": str(folder / "mask.mrc"),
+        "samplingRate": 7.0,
+    }
+
+
+def movies(folder: Path, *, step: str = "9") -> Box:
+    return {
+        "object.className": "ProtImportMovies",
+        "object.id": step,
+        "object.label": "Movies",
         "importFrom": 0,
-        "filesPath": files,
-        "filesPattern": "*.mrc",
+        "filesPath": str(folder),
+        "filesPattern": "*.mrcs",
         "copyFiles": False,
         "voltage": 300.0,
         "sphericalAberration": 2.7,
@@ -159,11 +185,31 @@ def micrographs(files: str, *, step: str = "40") -> Box:
         "magnification": 50000,
         "samplingRateMode": 0,
         "samplingRate": 3.5,
+        "doseInitial": 0.0,
+        "dosePerFrame": 1.0,
         "dataStreaming": False,
     }
 
 
-def picking(*, step: str = "41", parent: str = "40", threshold: float = 0.0) -> Box:
+def aligned(*, step: str = "10", parent: str = "9") -> Box:
+    return {
+        "object.className": "ProtRelionMotioncor",
+        "object.id": step,
+        "object.label": "Aligned",
+        "inputMovies": f"{parent}.outputMovies",
+        "doDW": False,
+        "saveNonDW": False,
+        "doComputePSD": False,
+        "doComputeMicThumbnail": False,
+        "patchX": 1,
+        "patchY": 1,
+        "groupFrames": 1,
+        "binFactor": 1.0,
+        "numberOfThreads": 2,
+    }
+
+
+def picked(*, step: str = "11", parent: str = "10") -> Box:
     return {
         "object.className": "ProtRelionAutopickLoG",
         "object.id": step,
@@ -174,7 +220,23 @@ def picking(*, step: str = "41", parent: str = "40", threshold: float = 0.0) -> 
         "maxDiameter": 220,
         "areParticlesWhite": False,
         "maxResolution": 20.0,
-        "threshold": threshold,
+        "threshold": 0.0,
         "threshold2": 999.0,
+        "numberOfMpi": 1,
+    }
+
+
+def extracted(*, step: str = "12", parent: str = "11") -> Box:
+    return {
+        "object.className": "ProtRelionExtractParticles",
+        "object.id": step,
+        "object.label": "Extracted",
+        "inputCoordinates": f"{parent}.outputCoordinates",
+        "downsampleType": 0,
+        "boxSize": 64,
+        "doRescale": True,
+        "rescaledSize": 32,
+        "doInvert": True,
+        "doNormalize": True,
         "numberOfMpi": 1,
     }

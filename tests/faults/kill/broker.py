@@ -34,11 +34,11 @@ from tests.faults.kill.outside import LATEST_LISTING_S, OutsideProvider, World
 
 POOLS = (
     PoolConfig(name="dear", max_nodes=4, cores=2, memory_gib=64.0, usd_per_hour=Decimal("1.0"),
-               warm_s=1.0, boot_s=20.0),
+               warm_s=1.0, boot_s=10.0),
     PoolConfig(name="spot", market=Market.SPOT, max_nodes=4, cores=2, memory_gib=64.0,
-               usd_per_hour=Decimal("0.3"), warm_s=1.0, boot_s=20.0),
+               usd_per_hour=Decimal("0.3"), warm_s=1.0, boot_s=10.0),
     PoolConfig(name="service", service=True, max_nodes=3, cores=1, memory_gib=2.0, warm_s=1.0,
-               boot_s=20.0),
+               boot_s=10.0),
 )  # fmt: skip
 RETRY = RetryConfig(max_failures=5, max_infrastructure_ends=1000, backoff_s=0.1, max_backoff_s=0.5)
 GRACE = timedelta(seconds=3 * LATEST_LISTING_S)

@@ -9,36 +9,27 @@ Moments of a kill:
 """
 
 import random
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
-from typing import IO
 
 from scsched.cluster import processes, tags
 from scsched.cluster.processes import Process
 from scsched.db.session import open_store
 from scsched.scheduler.client import Client
 from scsched.steps.errors import (
-    BrokerUnreachable,
     ScschedError,
-    StoreBusy,
     StoreError,
-    StoreLost,
 )
-from tests.faults.kill import workflows
 from tests.faults.kill.broker import Site
+from tests.faults.kill.brokers import Brokers, brokers_of, wait_until
 from tests.faults.kill.journal import Kind, Tail
 from tests.faults.kill.outside import World
+from tests.faults.kill.people import People
 
-ROOT = Path(__file__).parents[3]
 PAUSE_S = 0.005
 START_S = 30.0
 MAX_CRASHES = 10
@@ -91,9 +82,14 @@ def site(database: str = "", mutant: str = "") -> Iterator[Site]:
 def run(place: Site, campaign: Campaign) -> Outcome:
     """Kill, drain, stop; returns with every process of ours ended but those that should not be."""
     began = time.monotonic()
-    with _brokers(place) as brokers:
+    with brokers_of(place) as brokers:
         killer = Killer(brokers, campaign, place)
-        people = People(place, campaign)
+        people = People(
+            place.settings.socket,
+            World(place.folder).journal,
+            live_workflows=campaign.live_workflows,
+            requeues=campaign.requeues,
+        )
         people.start()
         try:
             killer.run()
@@ -102,83 +98,13 @@ def run(place: Site, campaign: Campaign) -> Outcome:
         drain_began = time.monotonic()
         deployment = _deployment(place)
         client = Client(place.settings.socket, timeout_s=15.0, attempts=1)
-        drained = _wait_until(
+        drained = wait_until(
             lambda: not brokers.alive() or _is_idle(client, deployment), within_s=campaign.drain_s
         )
         brokers.stop()
         left = tuple(str(process) for process in _processes(deployment))
     drain_s = time.monotonic() - drain_began
     return Outcome(place, left, drained, drain_began - began, drain_s)
-
-
-class Brokers:
-    """Starts one broker after the other."""
-
-    def __init__(self, place: Site, nursery: "subprocess.Popen[bytes]") -> None:
-        self._place = place
-        self._nursery = nursery
-        self._journal = World(place.folder).journal
-        self._cold: list[subprocess.Popen[bytes]] = []
-        self.current: Process | None = None
-
-    def start(self, *, cold: bool = False) -> int:
-        pid = self._start_cold() if cold else self._start_forked()
-        self.current = processes.identify(pid)
-        self._journal.write(Kind.STARTED, pid=pid, word="cold" if cold else "forked")
-        return pid
-
-    def kill(self, moment: str) -> bool:
-        """SIGKILL, and wait until it is gone. False: it had ended by itself."""
-        broker = self.current
-        killed = broker is not None and processes.send(broker, SIGKILL)
-        if broker is not None and killed:
-            self._gone(broker)
-            self._journal.write(Kind.KILLED, pid=broker.pid, word=moment)
-        return killed
-
-    def alive(self) -> bool:
-        return self.current is not None and processes.alive(self.current)
-
-    def stop(self) -> None:
-        """As a person would. One that does not end counts as crashed."""
-        broker = self.current
-        if broker is None:
-            return
-        if not processes.send(broker, SIGTERM):
-            self._journal.write(Kind.CRASHED, pid=broker.pid, word="while nobody killed it")
-            return
-        if not _wait_until(lambda: not processes.alive(broker), within_s=20.0):
-            self._journal.write(Kind.CRASHED, pid=broker.pid, word="does not stop on SIGTERM")
-            processes.send(broker, SIGKILL)
-
-    def close(self) -> None:
-        """Kill what is left, and collect all."""
-        if self.current is not None:
-            processes.send(self.current, SIGKILL)
-        for cold in self._cold:
-            cold.wait(timeout=20.0)
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
-        self._nursery.stdin.close()
-        self._nursery.wait(timeout=20.0)
-        self._nursery.stdout.close()
-
-    def _start_forked(self) -> int:
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
-        self._nursery.stdin.write(b"\n")
-        self._nursery.stdin.flush()
-        return int(self._nursery.stdout.readline())
-
-    def _start_cold(self) -> int:
-        with (self._place.state_dir / "log" / "broker.log").open("ab") as out:
-            self._cold.append(_program(self._place, out=out))
-        return self._cold[-1].pid
-
-    def _gone(self, broker: Process) -> None:
-        dead = lambda: not processes.alive(broker)  # noqa: E731
-        if not _wait_until(dead, within_s=20.0, pause_s=0.001):
-            raise RuntimeError(f"process {broker} outlives SIGKILL")
 
 
 class Killer:
@@ -288,91 +214,6 @@ class Killer:
         return (self._place.state_dir / "log" / "broker.log").read_text()[-3000:]
 
 
-class People(threading.Thread):
-    """Submit workflows, each under a key, and send one again until it is acknowledged."""
-
-    def __init__(self, place: Site, campaign: Campaign) -> None:
-        super().__init__(name="people")
-        self._client = Client(place.settings.socket, timeout_s=15.0, attempts=1)
-        self._journal = World(place.folder).journal
-        self._campaign = campaign
-        self._stopping = threading.Event()
-        self._chance = random.Random()  # noqa: S311 - makes workflows
-
-    def stop(self) -> None:
-        """Returns when the submission under way was acknowledged, or given up unacknowledged."""
-        self._stopping.set()
-        self.join(timeout=60.0)
-        if self.is_alive():
-            raise RuntimeError("a submission hangs")
-
-    def run(self) -> None:
-        while not self._stopping.is_set():
-            live = self._live()
-            if live and self._chance.random() < self._campaign.requeues:
-                self._requeue(self._chance.choice(live))
-            if live is not None and len(live) < self._campaign.live_workflows:
-                self._submit()
-            self._stopping.wait(0.05)
-
-    def _live(self) -> list[int] | None:
-        with suppress(ScschedError):
-            return [item["id"] for item in self._client.workflows(live=True)["items"]]
-        return None
-
-    def _submit(self) -> None:
-        key = uuid.uuid4().hex
-        market = "spot" if self._chance.random() < 0.5 else "on-demand"
-        body = {
-            "document": workflows.document(self._chance),
-            "name": f"kill {key[:6]}",
-            "market": market,
-            "key": key,
-        }
-        self._journal.write(Kind.ASKED, token=key)
-        while True:
-            try:
-                answer = self._client.submit(body)
-            except StoreLost:
-                self._journal.write(Kind.CUT, token=key)
-            except (BrokerUnreachable, StoreBusy):
-                if self._stopping.is_set():
-                    return
-            else:
-                self._journal.write(Kind.ACKED, token=key, workflow=answer["id"] or 0)
-                return
-            time.sleep(0.02)
-
-    def _requeue(self, workflow: int) -> None:
-        with suppress(ScschedError):
-            for step in self._client.workflow(workflow)["steps"]:
-                if step["state"] == "RUNNING":
-                    self._client.act("requeue", f"{workflow}.{step['id']}", reason="a test")
-                    self._journal.write(Kind.ASKED_AGAIN, workflow=workflow, step=step["id"])
-                    return
-
-
-@contextmanager
-def _brokers(place: Site) -> Iterator[Brokers]:
-    with (place.state_dir / "log" / "broker.log").open("ab") as out:
-        nursery = _program(place, "--nursery", out=out)
-    brokers = Brokers(place, nursery)
-    try:
-        yield brokers
-    finally:
-        brokers.close()
-
-
-def _program(place: Site, *more: str, out: IO[bytes]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.kill.broker", *place.arguments, *more],
-        stdin=subprocess.PIPE if more else subprocess.DEVNULL,
-        stdout=subprocess.PIPE if more else out,
-        stderr=out,
-        cwd=ROOT,
-    )
-
-
 def _is_idle(client: Client, deployment: str) -> bool:
     """Every workflow has ended, and so have the nodes and the drivers."""
     with suppress(ScschedError):
@@ -397,12 +238,3 @@ def _processes(deployment: str) -> list[Process]:
 def _end_all(place: Site) -> None:
     with suppress(StoreError):  # no broker has come as far as to make the tables
         processes.kill_tagged({tags.DEPLOYMENT: _deployment(place)})
-
-
-def _wait_until(true: Callable[[], bool], *, within_s: float, pause_s: float = 0.1) -> bool:
-    deadline = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause_s)
-    return True

@@ -4,134 +4,18 @@ The judge asks the database with statements of its own and compares it with what
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from itertools import pairwise
-from typing import TypeVar
-
-from sqlalchemy import Table, select
 
 from scsched.cluster.provider import NodeState as Existence
 from scsched.db import models as tables
-from scsched.db.session import Session, open_store
 from scsched.steps.state import TRANSITIONS, EndReason, StepState
-from tests.faults.kill.harness import Outcome
 from tests.faults.kill.journal import Entry, Kind
-from tests.faults.kill.outside import Node, World
+from tests.faults.kill.record import ChargeRow, Record, RunRow, executions
 
 CLOCK = timedelta(seconds=5)
 """A node is recorded as ended at the start of the tick that saw it gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowRow:
-    id: int
-    outcome: tables.Outcome | None
-    driver_token: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SubmissionRow:
-    key: str
-    workflow_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class StepRow:
-    id: int
-    workflow_id: int
-    ref: str
-    state: StepState
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    id: int
-    step_id: int
-    epoch: int
-    started_at: datetime
-    running_at: datetime | None
-    ended_at: datetime | None
-    end_reason: EndReason | None
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    id: int
-    token: str
-    state: tables.NodeState
-    launched_at: datetime | None
-    up_at: datetime | None
-    terminate_asked_at: datetime | None
-    ended_at: datetime | None
-    end_reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ChargeRow:
-    id: int
-    node_id: int
-    started_at: datetime
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    id: int
-    step_id: int | None
-    run_id: int | None
-    node_id: int | None
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """All that is known at the end."""
-
-    outcome: Outcome
-    deployment: str
-    faults: tuple[str, ...]
-    journal: Sequence[Entry]
-    outside: Sequence[Node]
-    workflows: Sequence[WorkflowRow]
-    submissions: Sequence[SubmissionRow]
-    steps: Sequence[StepRow]
-    runs: Sequence[RunRow]
-    nodes: Sequence[NodeRow]
-    charges: Sequence[ChargeRow]
-    events: Sequence[EventRow]
-
-    @classmethod
-    def of(cls, outcome: Outcome) -> "Record":
-        world = World(outcome.site.folder)
-        store = open_store(outcome.site.settings.database_url)
-        try:
-            faults = store.faults()
-            deployment = store.deployment()
-            with store.read() as session:
-                return cls(
-                    outcome=outcome,
-                    deployment=deployment,
-                    faults=faults,
-                    journal=world.journal.read(),
-                    outside=world.nodes(),
-                    workflows=_rows(session, WorkflowRow, tables.workflows),
-                    submissions=_rows(session, SubmissionRow, tables.submissions),
-                    steps=_rows(session, StepRow, tables.steps),
-                    runs=_rows(session, RunRow, tables.runs),
-                    nodes=_rows(session, NodeRow, tables.nodes),
-                    charges=_rows(session, ChargeRow, tables.charges),
-                    events=_rows(session, EventRow, tables.events),
-                )
-        finally:
-            store.close()
-
-    def entries(self, *kinds: Kind) -> list[Entry]:
-        return [entry for entry in self.journal if entry.kind in kinds]
-
 
 Problems = Iterator[str]
 Check = Callable[[Record], Problems]
@@ -364,89 +248,8 @@ CHECKS: Sequence[Check] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """How much of what could go wrong was there to go wrong."""
-
-    kills: int
-    kills_at_work: int
-    """While a step was executed."""
-    kills_in_recovery: int
-    """Before the broker's first tick was over."""
-    kills_in_first_tick: int
-    kills_in_launch: int
-    """Between the call of the provider and its answer."""
-    busy_starts: int
-    acked: int
-    steps: int
-    runs: int
-    cut_submissions: int
-    second_attempts: int
-    """Steps with more than one."""
-    adopted: int
-    """Runs that completed and were at work when a broker was killed."""
-    reasons: dict[str, int]
-    nodes: int
-    launch_answers: dict[str, int]
-    launches_repeated: int
-    requeues: int
-    drivers: int
-    driver_deaths: int
-    fenced: int
-    kill_s: float
-    drain_s: float
-
-
-def reach(record: Record) -> Reach:
-    count = Counter(entry.kind for entry in record.journal)
-    kills = record.entries(Kind.KILLED)
-    ticks = {(entry.pid, entry.run) for entry in record.entries(Kind.TICK)}
-    early = [entry for entry in kills if (entry.pid, 2) not in ticks]
-    calls = Counter(entry.token for entry in record.entries(Kind.LAUNCH))
-    at_work = _executions_at_kills(record)
-    completed = {run.id for run in record.runs if run.end_reason is EndReason.COMPLETED}
-    return Reach(
-        kills=len(kills),
-        kills_at_work=sum(bool(runs) for runs in at_work),
-        kills_in_recovery=len(early),
-        kills_in_first_tick=sum((entry.pid, 1) in ticks for entry in early),
-        kills_in_launch=_kills_in_launch(record.journal),
-        busy_starts=count[Kind.BUSY],
-        acked=count[Kind.ACKED],
-        steps=len(record.steps),
-        runs=len(record.runs),
-        cut_submissions=count[Kind.CUT],
-        second_attempts=sum(step.attempts > 1 for step in record.steps),
-        adopted=len(set().union(*at_work) & completed),
-        reasons=dict(Counter(str(run.end_reason) for run in record.runs)),
-        nodes=len(record.outside),
-        launch_answers=dict(Counter(entry.word for entry in record.entries(Kind.ANSWER))),
-        launches_repeated=sum(times > 1 for times in calls.values()),
-        requeues=count[Kind.ASKED_AGAIN],
-        drivers=count[Kind.DRIVER],
-        driver_deaths=count[Kind.DIES],
-        fenced=count[Kind.FENCED],
-        kill_s=round(record.outcome.kill_s, 1),
-        drain_s=round(record.outcome.drain_s, 1),
-    )
-
-
-def _executions(journal: Iterable[Entry]) -> Iterator[tuple[Entry, dict[int, Entry]]]:
-    """Each line, with the executions going on before it: their `begin` by run."""
-    going: dict[int, Entry] = {}
-    for entry in journal:
-        yield entry, going
-        if entry.kind is Kind.BEGIN:
-            going[entry.run] = entry
-        elif entry.kind is Kind.END:
-            going.pop(entry.run, None)
-        elif entry.kind is Kind.DIES:
-            for run in [run for run, begin in going.items() if begin.pid == entry.pid]:
-                del going[run]
-
-
 def _open_at_begin(record: Record) -> Iterator[tuple[Entry, list[int]]]:
-    for entry, going in _executions(record.journal):
+    for entry, going in executions(record.journal):
         if entry.kind is Kind.BEGIN:
             step = (entry.workflow, entry.step)
             yield entry, [run for run, at in going.items() if (at.workflow, at.step) == step]
@@ -454,29 +257,4 @@ def _open_at_begin(record: Record) -> Iterator[tuple[Entry, list[int]]]:
 
 def _open_executions(journal: Sequence[Entry]) -> list[Entry]:
     end = Entry(kind=Kind.STARTED, pid=0)
-    return [list(going.values()) for _, going in _executions([*journal, end])][-1]
-
-
-def _executions_at_kills(record: Record) -> list[set[int]]:
-    return [set(going) for entry, going in _executions(record.journal) if entry.kind is Kind.KILLED]
-
-
-def _kills_in_launch(journal: Iterable[Entry]) -> int:
-    calling: set[int] = set()
-    hits = 0
-    for entry in journal:
-        if entry.kind is Kind.LAUNCH:
-            calling.add(entry.pid)
-        elif entry.kind is Kind.ANSWER:
-            calling.discard(entry.pid)
-        elif entry.kind is Kind.KILLED:
-            hits += entry.pid in calling
-    return hits
-
-
-_Row = TypeVar("_Row")
-
-
-def _rows(session: Session, row: type[_Row], table: Table) -> list[_Row]:
-    columns = [table.c[field.name] for field in fields(row)]  # type: ignore[arg-type]
-    return [row(*found) for found in session.execute(select(*columns))]
+    return [list(going.values()) for _, going in executions([*journal, end])][-1]

@@ -9,7 +9,9 @@ from dataclasses import asdict
 from tests import postgres
 from tests.faults.kill import harness
 from tests.faults.kill.harness import Campaign
-from tests.faults.kill.judge import Record, judge, reach
+from tests.faults.kill.judge import judge
+from tests.faults.kill.reach import reach
+from tests.faults.kill.record import Record
 
 
 def main() -> int:

@@ -139,15 +139,16 @@ class OutsideProvider:
         self._moods = moods or Moods()
         self._chance = random.Random()  # noqa: S311 - for moods, not for secrets
         self._ticks = 0
+        self._listed = False
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         return tuple(self._launch(request) for request in requests)
 
     def list(self) -> tuple[Seen, ...]:
-        """The broker calls this first in every tick, which the journal tells."""
-        self._ticks += 1
-        if self._ticks <= 2:
-            self._world.journal.write(Kind.TICK, run=self._ticks)
+        """The broker's first tick begins with a call of this."""
+        if not self._listed:
+            self._world.journal.write(Kind.TICK, run=1)
+        self._listed = True
         now = time.time()
         found = self._world.nodes(f"listed_at <= ? AND {_END} > ?", now, now - LISTED_S)
         return tuple(
@@ -182,7 +183,10 @@ class OutsideProvider:
         """No schedule is played here: the market takes back by itself."""
 
     def tick(self, now: datetime) -> None:
-        """Nothing to do: the clock does it."""
+        """Nothing to do: the clock does it. Every tick calls this once."""
+        self._ticks += 1
+        if self._ticks == 2:
+            self._world.journal.write(Kind.TICK, run=2)
 
     def _launch(self, request: LaunchRequest) -> Launched | Refused:
         self._world.journal.write(Kind.LAUNCH, token=request.token, word=request.pool.name)

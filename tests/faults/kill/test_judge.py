@@ -10,7 +10,7 @@ from scsched.steps.state import EndReason, StepState
 from tests.faults.kill import harness, judge
 from tests.faults.kill.harness import Campaign
 from tests.faults.kill.journal import Entry, Kind
-from tests.faults.kill.judge import Record
+from tests.faults.kill.record import Record
 
 Doctor = Callable[[Record], Record]
 

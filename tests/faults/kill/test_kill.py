@@ -7,7 +7,9 @@ import pytest
 from tests import postgres
 from tests.faults.kill import harness
 from tests.faults.kill.harness import Campaign
-from tests.faults.kill.judge import Reach, Record, judge, reach
+from tests.faults.kill.judge import judge
+from tests.faults.kill.reach import Reach, reach
+from tests.faults.kill.record import Record
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -26,8 +28,8 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_twenty_kills_lose_nothing_and_double_nothing(database: str) -> None:
     found = _judged(database, Campaign(kills=20))
     assert found.kills == 20
-    assert found.kills_at_work >= 2
-    assert found.kills_in_launch >= 2
+    assert found.kills_at_work >= 1
+    assert found.kills_in_launch >= 1
     assert found.kills_in_recovery >= 3
     assert found.acked >= 2
     assert found.second_attempts >= 1
@@ -37,8 +39,8 @@ def test_twenty_kills_lose_nothing_and_double_nothing(database: str) -> None:
 def test_two_hundred_kills_lose_nothing_and_double_nothing(database: str) -> None:
     found = _judged(database, Campaign(kills=200, drain_s=180.0))
     assert found.kills == 200
-    assert found.kills_at_work >= 20
-    assert found.kills_in_launch >= 20
+    assert found.kills_at_work >= 10
+    assert found.kills_in_launch >= 10
     assert found.kills_in_recovery >= 40
     assert found.kills_in_first_tick >= 10
     assert found.acked >= 20

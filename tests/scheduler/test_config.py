@@ -1,0 +1,117 @@
+"""The configuration: what is wrong names its key and its file; what holds says where it is from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from scsched.scheduler.config import load, origins, without_password
+from scsched.steps.errors import ConfigError
+
+POOL = '[[pool]]\nname = "a"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "scsched.toml"
+
+
+def environ(tmp_path: Path, **values: str) -> Mapping[str, str]:
+    return {"HOME": str(tmp_path), "SCSCHED_STATE_DIR": str(tmp_path / "state"), **values}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("surprise = 1", "surprise"),
+        ("default_market = 'free'", "default_market"),
+        ("[times]\ntick_s = 0", "times.tick_s"),
+        ("[times]\ntick_s = inf", "times.tick_s"),
+        ("[times]\ntick_s = nan", "times.tick_s"),
+        ("[times]\nstall_s = -1", "times.stall_s"),
+        ("[times]\nstop_grace_s = 'long'", "times.stop_grace_s"),
+        ("[times]\nsurprise = 1", "times.surprise"),
+        ("[retry]\nmax_failures = 0", "retry.max_failures"),
+        ("[retry]\nbackoff_s = -1", "retry.backoff_s"),
+        ("[scipion]\npyton = '/x'", "scipion.pyton"),
+        ("[relion]\nbin = 3", "relion.bin"),
+        ("scipion = 3", "scipion"),
+        ('[[pool]]\nname = "Big Pool"', "pool.0.name"),
+        ("[[pool]]\nmax_nodes = 1", "pool.0.name"),
+        (POOL + "max_nodes = 0", "pool.0.max_nodes"),
+        (POOL + "cores = -1", "pool.0.cores"),
+        (POOL + "memory_gib = inf", "pool.0.memory_gib"),
+        (POOL + "usd_per_hour = -0.1", "pool.0.usd_per_hour"),
+        (POOL + "market = 'free'", "pool.0.market"),
+        (POOL + "provider = 'moon'", "pool.0.provider"),
+        (POOL + "classes = ['fast']", "pool.0.classes"),
+        (POOL + "boot_s = 0", "pool.0.boot_s"),
+        (POOL + POOL, "pool"),
+        ("[classes.ProtMine]\nclass = 'fast'", "classes.ProtMine"),
+        ("[classes.ProtMine]\nsurprise = 1", "classes.ProtMine.surprise"),
+        ("[times", "is not TOML"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_file(
+    file: Path, tmp_path: Path, text: str, key: str
+) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ(tmp_path))
+    assert str(caught.value).startswith(f"{file}: ")
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_not_text_is_named(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"scsched\.toml"):
+        load(file, environ(tmp_path))
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"scsched\.toml: is not TOML"):
+        load(file, environ(tmp_path))
+
+
+def test_without_a_file_there_is_a_local_pool_and_a_service_pool(tmp_path: Path) -> None:
+    local, service = load(None, environ(tmp_path, XDG_CONFIG_HOME=str(tmp_path))).pools()
+    assert (local.name, local.provider, service.service) == ("local", "local", True)
+    assert local.cores >= 1
+
+
+def test_the_nodes_of_a_pool_share_the_machine(file: Path, tmp_path: Path) -> None:
+    file.write_text(POOL + "max_nodes = 2\n" + '[[pool]]\nname = "whole"\n')
+    halves, whole = load(file, environ(tmp_path)).pools()
+    assert halves.memory_gib * 2 == pytest.approx(whole.memory_gib)
+    assert halves.cores == max(1, whole.cores // 2)
+
+
+def test_each_value_says_where_it_is_from(file: Path, tmp_path: Path) -> None:
+    file.write_text("database = 'sqlite:////x'\n[times]\ntick_s = 2\n")
+    settings = load(file, environ(tmp_path, SCSCHED_SCIPION_PYTHON="/s/python"))
+    found = {key: (value, origin) for key, value, origin in origins(settings)}
+    assert found["times.tick_s"] == ("2.0", str(file))
+    assert found["times.stall_s"] == ("1800.0", "default")
+    assert found["scipion.python"] == ("/s/python", "SCSCHED_SCIPION_PYTHON")
+    assert found["state_dir"] == (str(tmp_path / "state"), "SCSCHED_STATE_DIR")
+    assert found["database"] == ("sqlite:////x", str(file))
+
+
+def test_the_environment_wins_over_the_file(file: Path, tmp_path: Path) -> None:
+    file.write_text("database = 'sqlite:////x'\n")
+    settings = load(file, environ(tmp_path, SCSCHED_DATABASE="sqlite:////y"))
+    assert settings.database_url == "sqlite:////y"
+    assert ("database", "sqlite:////y", "SCSCHED_DATABASE") in origins(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://bo:se:cr@et@host/db", "postgresql://bo:***@host/db"),
+        ("postgresql://bo@host/db", "postgresql://bo@host/db"),
+        ("sqlite:////var/lib/a:b@c/scsched.db", "sqlite:////var/lib/a:b@c/scsched.db"),
+    ],
+)
+def test_a_password_is_never_shown(file: Path, tmp_path: Path, url: str, shown: str) -> None:
+    assert without_password(url) == shown
+    file.write_text(f"database = '{url}'\n")
+    rows = {key: value for key, value, _ in origins(load(file, environ(tmp_path)))}
+    assert rows["database"] == shown

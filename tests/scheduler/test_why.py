@@ -1,0 +1,93 @@
+"""Why a step waits: one word and one sentence, the one a person can do most about first."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from scsched.scheduler.broker import Unplaceable
+from scsched.scheduler.protocol import Hint
+from scsched.scheduler.why import Standing, why
+from scsched.steps.state import PendingReason, StepState
+from tests.scheduler.served import serving
+from tests.scheduler.world import World, step
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+FREE = Standing(
+    ref="311", workflow_id=42, held=False, workflow_held=False, gate="", gate_open=False, unmet=0,
+    not_before=NOW, parents={},
+)  # fmt: skip
+DONE, FAILED, PENDING = StepState.COMPLETED, StepState.FAILED, StepState.PENDING
+
+
+@pytest.mark.parametrize(
+    ("standing", "reason", "words"),
+    [
+        (replace(FREE, held=True), PendingReason.JOB_HELD_USER, "scsched release 42.311"),
+        (replace(FREE, workflow_held=True), PendingReason.JOB_HELD_USER, "scsched release 42`"),
+        (
+            replace(FREE, unmet=2, parents={"12": FAILED, "9": FAILED, "7": DONE}),
+            PendingReason.DEPENDENCY_NEVER_SATISFIED,
+            "needs step 9, which failed; `scsched resubmit 42.9`",
+        ),
+        (
+            replace(FREE, unmet=1, parents={"9": StepState.CANCELLED}),
+            PendingReason.DEPENDENCY_NEVER_SATISFIED,
+            "was cancelled",
+        ),
+        (
+            replace(FREE, unmet=1, parents={"9": PENDING}, stuck=True),
+            PendingReason.DEPENDENCY_NEVER_SATISFIED,
+            "resubmit",
+        ),
+        (
+            replace(FREE, unmet=2, parents={"12": PENDING, "9": StepState.RUNNING, "7": DONE}),
+            PendingReason.DEPENDENCY,
+            "waits for step 9, 12",
+        ),
+        (replace(FREE, gate="Pick"), PendingReason.INTERACTIVE, "Pick; then `scsched release 42."),
+        (
+            replace(FREE, not_before=NOW + timedelta(seconds=15)),
+            PendingReason.BEGIN_TIME,
+            "in 15 s",
+        ),
+        (FREE, PendingReason.PRIORITY, "next"),
+        (replace(FREE, gate="Pick", gate_open=True), PendingReason.PRIORITY, "next"),
+    ],
+)
+def test_the_reason_and_what_to_do(standing: Standing, reason: PendingReason, words: str) -> None:
+    found = why(standing, NOW)
+    assert found.reason is reason
+    assert words in found.sentence
+
+
+def test_what_the_last_tick_found_is_said_last() -> None:
+    full = Unplaceable(PendingReason.RESOURCES, "waits for nodes in cpu")
+    assert why(FREE, NOW, full).sentence == "waits for nodes in cpu"
+    assert why(replace(FREE, held=True), NOW, full).reason is PendingReason.JOB_HELD_USER
+
+
+def test_every_waiting_step_of_a_real_queue_has_a_reason(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world()
+    world.submit(
+        step("1"), step("2", "1"), step("3", "2"), step("4", gate="look"), step("5", width=2)
+    )
+    world.person("hold", "5")
+    world.until_state(StepState.RUNNING)
+    for _ in range(2):
+        world.until_state(StepState.RUNNING)
+        world.finish(hint=Hint.FAILED)
+        world.tick()
+    with serving(world) as api:
+        steps = {one["id"]: one for one in api.get("/v1/workflows/1")["steps"]}
+    assert {ref: one["reason"] for ref, one in steps.items()} == {
+        "1": None,
+        "2": "DependencyNeverSatisfied",
+        "3": "DependencyNeverSatisfied",
+        "4": "Interactive",
+        "5": "JobHeldUser",
+    }
+    assert all(one["reason_text"] for ref, one in steps.items() if ref != "1")
