@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -20,9 +21,11 @@ from scsched.scheduler.config import Settings, without_password
 from scsched.scheduler.peercred import PeerCredProtocol
 from scsched.scheduler.ticker import Ticker
 from scsched.scheduler.wiring import Outside, this_machine, wire
-from scsched.steps.errors import ConfigError, StoreBusy
+from scsched.steps.errors import ConfigError, StoreBusy, StoreLost
 
 log = logging.getLogger("scsched.daemon")
+
+LOCK_WAIT_S = 2.0
 
 
 def serve(
@@ -47,6 +50,7 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
     """Serve until a signal says stop.
 
     :param outside: where nodes and drivers come from; None: this machine.
+    :raises StoreLost: the lock on the database is gone: another broker may have it.
     """
     with ExitStack() as stack:
         stack.enter_context(_only_one(settings.state_dir))
@@ -54,9 +58,14 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
         migrate.upgrade(settings.database_url)
         store = open_store(settings.database_url)
         stack.callback(store.close)
-        stack.enter_context(store.leader_lock())
+        lock = stack.enter_context(store.leader_lock())
         services = wire(settings, store, outside or this_machine(settings, store))
-        ticker = Ticker(services, settings.times.tick_s)
+        ticker = Ticker(
+            services,
+            settings.times.tick_s,
+            check_leader=lock.check,
+            on_deposed=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        )
         app = make_app(settings, store, services, ticker)
         server = uvicorn.Server(_server_config(app, settings.socket))
         ticker.start()
@@ -65,6 +74,8 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
         database = without_password(settings.database_url)
         log.info("serving at %s, database %s", settings.socket, database)
         server.run()
+        if ticker.deposed:
+            raise StoreLost("the broker's lock on the database is gone", hint="start it again")
     log.info("stopped; runs in progress go on and are taken up at the next start")
 
 
@@ -124,21 +135,36 @@ def _make_dirs(state_dir: Path) -> None:
 
 
 def _only_one(state_dir: Path) -> IO[str]:
-    """The lock of this state directory, for the life of the process."""
+    """The lock of this state directory, for the life of the process.
+
+    :raises StoreBusy: another broker has it.
+    """
     handle = (state_dir / "broker.lock").open("a+", encoding="ascii")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
+    if not _locked(handle):
         handle.seek(0)
         pid = handle.read().strip()
         handle.close()
         raise StoreBusy(
             f"a broker (pid {pid}) already runs on {state_dir}", hint="stop it first: kill " + pid
-        ) from exc
+        )
     handle.truncate(0)
     handle.write(f"{os.getpid()}\n")
     handle.flush()
     return handle
+
+
+def _locked(handle: IO[str]) -> bool:
+    """A broker that was killed a moment ago may still be closing its files."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _logging(state_dir: Path | None) -> None:

@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,10 @@ from scsched.steps.spec import ResourceClass, Step, Warned, Workflow
 NAME_PATTERN = r"^[^\x00-\x1f\x7f/]{1,120}$"
 
 
+PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+Word = Annotated[str, Field(pattern=PRINTABLE, max_length=200)]
+
+
 class Submission(BaseModel):
     """The body of POST /v1/workflows."""
 
@@ -29,7 +34,7 @@ class Submission(BaseModel):
     document: str
     filename: str = "workflow.json"
     name: str = Field(pattern=NAME_PATTERN)
-    project: str | None = None
+    project: str | None = Field(default=None, pattern=PRINTABLE, max_length=4096)
     market: Market | None = None
     params: dict[str, str] = {}
     environ: dict[str, str] = {}
@@ -40,7 +45,7 @@ class Submission(BaseModel):
     only: tuple[str, ...] = ()
     hold: bool = False
     priority: int = Field(default=0, ge=-1000, le=1000)
-    tags: dict[str, str] = {}
+    tags: dict[Word, Word] = {}
     key: str = Field(default="", max_length=128)
     play_spot: str | None = None
     exact: models.Exact = models.Exact.AUTO

@@ -68,19 +68,32 @@ def _bad_ends(beats: Mapping[int, Beat]) -> bool:
 
 
 class Ticker:
-    """Ticks until it is told to stop. A failed tick is logged; the next one starts anew."""
+    """Ticks until it is told to stop. A failed tick is logged; the next one starts anew.
+
+    Before each tick it asks whether this is still the only broker: on Postgres a server that was
+    restarted has forgotten the lock, and another broker may have it.
+    """
 
     def __init__(
         self,
         services: Services,
         pause_s: float,
         clock: Callable[[], datetime] = utc_now,
+        *,
+        check_leader: Callable[[], None] = lambda: None,
+        on_deposed: Callable[[], None] = lambda: None,
     ) -> None:
+        """:param check_leader: raises StoreLost when the lock is gone; then `on_deposed` is called
+        and nothing ticks any more.
+        """
+        self._check_leader = check_leader
+        self._on_deposed = on_deposed
         self._services = services
         self._pause_s = pause_s
         self._clock = clock
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticker")
+        self.deposed = False
         self.ticks = 0
         self.last_at: datetime | None = None
 
@@ -94,7 +107,7 @@ class Ticker:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._is_leader():
             now = self._clock()
             try:
                 self._services.tick(now, self._pause_s)
@@ -106,3 +119,13 @@ class Ticker:
                 self._stopping.wait(1.0)
             self.ticks, self.last_at = self.ticks + 1, now
             self._services.inbox.wait(self._pause_s)
+
+    def _is_leader(self) -> bool:
+        try:
+            self._check_leader()
+        except StoreLost as exc:
+            log.error("the broker's lock on the database is gone: %s; stopping", exc)
+            self.deposed = True
+            self._on_deposed()
+            return False
+        return True

@@ -122,6 +122,15 @@ def test_only_a_part_can_be_run(api: Api) -> None:
     assert [line["step"] for line in api.submit(only=["3"], project="/p")["plan"]] == ["3"]
 
 
+def test_two_live_workflows_do_not_work_in_one_project(api: Api) -> None:
+    api.submit(project="/p")
+    error = api.submit(400, project="/p", key="other")["error"]
+    assert "workflow 1 works in this project" in error["message"]
+    assert len(api.get("/v1/workflows")["items"]) == 1
+    api.post("/v1/actions", {"action": "cancel", "selector": "1"}, 200)
+    assert api.submit(project="/p", key="other")["id"] == 2
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -131,6 +140,8 @@ def test_only_a_part_can_be_run(api: Api) -> None:
         ({"document": DOCUMENT, "name": "a/b"}, (400, "usage", 2)),
         ({"document": DOCUMENT, "name": "a\nb"}, (400, "usage", 2)),
         ({"document": DOCUMENT, "name": "x", "surprise": 1}, (400, "usage", 2)),
+        ({"document": DOCUMENT, "name": "x", "project": "/p\0"}, (400, "usage", 2)),
+        ({"document": DOCUMENT, "name": "x", "tags": {"k": "a\0b"}}, (400, "usage", 2)),
         ({"document": DOCUMENT, "name": "x", "priority": 9999}, (400, "usage", 2)),
         ({"document": DOCUMENT, "name": "x", "play_spot": "soon"}, (400, "usage", 2)),
         ({"document": DOCUMENT, "name": "x", "play_spot": "9s"}, (400, "usage", 2)),

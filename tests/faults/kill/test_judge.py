@@ -37,8 +37,7 @@ def leave_a_step(record: Record) -> Record:
 
 
 def execute_a_run_again(record: Record) -> Record:
-    begin, end = record.entries(Kind.BEGIN)[0], _end_of(record, record.entries(Kind.BEGIN)[0])
-    return replace(record, journal=[*record.journal, begin, end])
+    return replace(record, journal=[*record.journal, *_execution(record)])
 
 
 def promote_a_step_twice(record: Record) -> Record:
@@ -49,10 +48,8 @@ def promote_a_step_twice(record: Record) -> Record:
 
 
 def do_a_finished_step_again(record: Record) -> Record:
-    begin = next(e for e in record.entries(Kind.END) if e.word == "completed")
-    again = replace(begin, kind=Kind.BEGIN, run=10_000)
-    end = replace(begin, kind=Kind.END, run=10_000)
-    return replace(record, journal=[*record.journal, again, end])
+    again = [replace(entry, run=10_000) for entry in _execution(record)]
+    return replace(record, journal=[*record.journal, *again])
 
 
 def execute_two_runs_at_once(record: Record) -> Record:
@@ -75,13 +72,13 @@ def leave_a_run_open(record: Record) -> Record:
 
 
 def leave_an_execution(record: Record) -> Record:
-    begin = record.entries(Kind.BEGIN)[-1]
-    end = _end_of(record, begin)
+    _, end = _execution(record)
     return replace(record, journal=[entry for entry in record.journal if entry != end])
 
 
 def execute_without_an_order(record: Record) -> Record:
-    return replace(record, runs=record.runs[1:])
+    begin, _ = _execution(record)
+    return replace(record, runs=[run for run in record.runs if run.id != begin.run])
 
 
 def forget_a_node(record: Record) -> Record:
@@ -176,5 +173,13 @@ def test_the_judge_sees(doctor: Doctor, good: Record) -> None:
     assert list(CASES[doctor](doctor(good)))
 
 
-def _end_of(record: Record, begin: Entry) -> Entry:
-    return next(e for e in record.entries(Kind.END) if e.run == begin.run and e.pid == begin.pid)
+def _execution(record: Record) -> tuple[Entry, Entry]:
+    """Begin and end of one that completed its step, under a driver that did not die."""
+    dead = {entry.pid for entry in record.entries(Kind.DIES)}
+    promoted = {run.id for run in record.runs if run.end_reason is EndReason.COMPLETED}
+    begins = {(entry.pid, entry.run): entry for entry in record.entries(Kind.BEGIN)}
+    return next(
+        (begins[end.pid, end.run], end)
+        for end in record.entries(Kind.END)
+        if end.word == "completed" and end.run in promoted and end.pid not in dead
+    )
