@@ -131,7 +131,8 @@ def test_a_full_database_is_refused_and_the_state_is_intact(impatient: Api) -> N
     impatient.submit()
     wait_until(lambda: impatient.world.at("2") is StepState.CONFIGURING)
     _limit_pages(impatient.world, None)
-    big = {"document": DOCUMENT, "name": "second", "tags": {"note": "x" * 200_000}}
+    tags = {f"note{i}": "x" * 200 for i in range(1000)}
+    big = {"document": DOCUMENT, "name": "second", "tags": tags}
     assert impatient.refused("POST", "/v1/workflows", big) == (507, "store_full", 3)
     assert len(impatient.get("/v1/workflows")["items"]) == 1
     assert impatient.get("/v1/steps/1.2")["attempts"] == 1
