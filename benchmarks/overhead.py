@@ -64,7 +64,9 @@ def _two_d(data: Path) -> str:
 
 
 def _refine(data: Path) -> str:
-    return boxes.document(_particles(data), boxes.reference(data), boxes.refinement())
+    """In a row: Scipion's `schedule` starts a step twice that it reaches from two imports."""
+    reference = boxes.reference(data) | {"_prerequisites": "1"}
+    return boxes.document(_particles(data), reference, boxes.refinement())
 
 
 KINDS = (

@@ -138,11 +138,14 @@ class Execution:
         if self._is_dear:
             await self._check_gang()
         self._enter(Phase.RUNNING)
-        watching = asyncio.ensure_future(self._watch(prepared))
+        watcher = watch.Watcher(prepared, self._order.attempt)
+        watching = asyncio.ensure_future(self._watch(watcher))
         try:
             result = await self._cluster.submit_attempt(self._names[0], self._spec(prepared))
         finally:
             watching.cancel()
+        # A short program may have come and gone between two looks.
+        await self._look(watcher)
         await self._end_everywhere()
         if self._stopping:
             hint = _HINT_OF_STOP.get(self._stopping, Hint.STOPPED)
@@ -271,19 +274,23 @@ class Execution:
                 job_dir=self._prepared.job_dir if self._prepared else None,
             )
 
-    async def _watch(self, prepared: Prepared) -> None:
+    async def _look(self, watcher: watch.Watcher) -> bool:
+        """Take note of its progress; whether its output has grown."""
+        look = await asyncio.to_thread(watcher.look)
+        if look.progress is not None and look.progress != self._progress:
+            self._progress = look.progress
+            self._news()
+        return look.grew
+
+    async def _watch(self, watcher: watch.Watcher) -> None:
         """Progress for the queue, and an end for a run whose output has stopped growing."""
-        watcher = watch.Watcher(prepared, self._order.attempt)
         grew_at = started_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
-            look = await asyncio.to_thread(watcher.look)
+            grew = await self._look(watcher)
             now = time.monotonic()
-            if look.grew:
+            if grew:
                 grew_at = now
-            if look.progress is not None and look.progress != self._progress:
-                self._progress = look.progress
-                self._news()
             if now - grew_at > self._order.stall_s and not self._stopping:
                 self._stop("STALLED")
             if 0 < self._order.walltime_s < now - started_at and not self._stopping:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,14 @@ class Watcher:
         self._attempt = attempt
         self._reader = Reader(prepared.stdout, project=prepared.cwd, base=base_of(prepared))
         self._size: tuple[int, float] = (-1, 0.0)
+        self._lock = threading.Lock()
 
     def look(self) -> Look:
-        size = _size(self._prepared)
-        grew, self._size = size != self._size, size
-        return Look(grew=grew, progress=self._progress())
+        """From any thread; two looks at once take turns."""
+        with self._lock:
+            size = _size(self._prepared)
+            grew, self._size = size != self._size, size
+            return Look(grew=grew, progress=self._progress())
 
     def _progress(self) -> dict[str, Any] | None:
         """None also while all that is there is of an earlier attempt."""
