@@ -105,7 +105,7 @@ def _figures(kind: Kind, data: Path, folder: Path, rounds: int) -> Iterator[Figu
     for number in range(rounds):
         project, outcome = through_scipion(kind, data, folder / f"scipion{number}")
         theirs.append(outcome)
-        hand.append(by_hand(kind, project))
+        hand.append(by_hand(kind, data, project))
         ours.append(through_scsched(kind, data, folder / f"project {number}"))
     by_who = {
         "RELION by hand": hand,
@@ -162,13 +162,14 @@ def through_scipion(kind: Kind, data: Path, folder: Path) -> tuple[Path, Outcome
     return project, Outcome(_lasted(project, kind), workflow_s, _cpu_s() - before)
 
 
-def by_hand(kind: Kind, project: Path) -> Outcome:
+def by_hand(kind: Kind, data: Path, project: Path) -> Outcome:
     log = next((project / "Runs").glob(f"*_{kind.protocol}/logs/run.stdout")).read_text()
     lines = re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines()
     line = next(line for line in lines if "relion_refine" in line and " --o " in line)
     command = shlex.split(line[line.index("mpirun") if "mpirun" in line else _program(line) :])
-    at = command.index("--o") + 1
-    command[at] = "by_hand/run"
+    command[command.index("--o") + 1] = "by_hand/run"
+    if "--ref" in command:  # Scipion has removed its copy
+        command[command.index("--ref") + 1] = str(data / "phantom_ref.mrc")
     (project / "by_hand").mkdir()
     before, began = _cpu_s(), time.monotonic()
     subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=LONGEST_S)

@@ -17,7 +17,7 @@ from scsched.db.actions import release_workflows as release_workflows
 from scsched.db.actions import requeue as requeue
 from scsched.db.actions import resubmit as resubmit
 from scsched.db.batches import portions
-from scsched.db.models import ELIGIBLE_STEPS, GATE_PASSED, Market, runs, steps, workflows
+from scsched.db.models import ELIGIBLE_STEPS, GATE_PASSED, Exact, Market, runs, steps, workflows
 from scsched.db.moves import Moved as Moved
 from scsched.db.moves import move as move
 from scsched.db.session import Session
@@ -48,6 +48,7 @@ class Eligible:
     uid: int
     username: str
     market: Market
+    exact: Exact
     ends: tuple[EndReason, ...] = ()
 
 
@@ -81,6 +82,7 @@ def eligible(
             uid=row.uid,
             username=row.username,
             market=row.market,
+            exact=row.exact,
             ends=ends.get(row.id, ()),
         )
         for row in found
@@ -107,6 +109,7 @@ _ELIGIBLE = (
         workflows.c.uid,
         workflows.c.username,
         workflows.c.market,
+        workflows.c.exact,
     )
     .join(workflows, workflows.c.id == steps.c.workflow_id)
     .where(ELIGIBLE_STEPS, ~workflows.c.held, GATE_PASSED)

@@ -3,14 +3,15 @@
 import logging
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from scsched.cluster.pools import Market
 from scsched.db import nodes as node_rows
 from scsched.db import queue, runs
 from scsched.db.gangs import NewNode
+from scsched.db.models import Exact, NodeState
 from scsched.db.models import Market as Recorded
-from scsched.db.models import NodeState
 from scsched.db.nodes import NodeRec
 from scsched.db.queue import Eligible
 from scsched.db.runs import NewRun
@@ -18,6 +19,8 @@ from scsched.db.session import Session, Store
 from scsched.scheduler.broker import Placement, Room, Unplaceable, Want, place
 from scsched.scheduler.fleet import Fleet
 from scsched.steps.errors import StaleStep
+from scsched.steps.resume import EXACT_PROTOCOLS
+from scsched.steps.spec import Demand, Shape
 from scsched.steps.state import INFRASTRUCTURE
 
 log = logging.getLogger("scsched.dispatch")
@@ -86,13 +89,20 @@ def want_of(step: Eligible) -> Want:
         step_id=step.step_id,
         workflow_id=step.workflow_id,
         resource_class=step.resource_class,
-        demand=step.demand,
+        demand=_demand(step),
         market=Market(step.market),
         long_lived=step.long_lived,
         allow_spot=step.allow_spot,
         larger=step.larger,
         interrupted=bool(step.ends) and step.ends[-1] in INFRASTRUCTURE,
     )
+
+
+def _demand(step: Eligible) -> Demand:
+    """In exact mode one process with one thread adds up in one order, whatever the nodes have."""
+    if step.exact is Exact.ON and step.protocol in EXACT_PROTOCOLS:
+        return replace(step.demand, shape=Shape.SERIAL, ranks=1, threads=1)
+    return step.demand
 
 
 def room_of(live: Iterable[NodeRec]) -> Room:

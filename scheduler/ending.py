@@ -12,7 +12,7 @@ from scsched.scheduler.broker import Placement, Want, feasible
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import EndReport, Hint
 from scsched.scheduler.retry import Ended, GiveUp, Past, RetryPolicy, decide
-from scsched.steps.spec import Resume
+from scsched.steps.spec import ResourceClass, Resume
 from scsched.steps.state import EndReason, StepState
 
 
@@ -42,12 +42,14 @@ class Ending:
             detail=end.detail,
             iterations_done=_done(run, end),
             iterations_lost=_lost(run, end),
-            resumed_from=end.resumed_from,
+            resumed_from=_resumed_from(run, end),
         )
         if reason is EndReason.COMPLETED:
             return row
         if reason is EndReason.CANCELLED:
             return replace(row, then=StepState.CANCELLED)
+        if run.resource_class is ResourceClass.INTERACTIVE and reason is EndReason.FAILED:
+            return replace(row, then=StepState.FAILED)  # only a person can do something about it
         history = [Past(one.reason, one.iterations_done > 0) for one in past]
         decision = decide(
             Ended(
@@ -92,7 +94,11 @@ def _done(run: OpenRun, end: EndReport) -> int:
     """Iterations finished by this run; from its last progress where nobody is left to count."""
     if end.iterations_done or end.hint not in (Hint.NODE_LOST, Hint.LOST):
         return end.iterations_done
-    return max(0, _told(run, "checkpoint") - (end.resumed_from or 0))
+    return max(0, _told(run, "checkpoint") - (_resumed_from(run, end) or 0))
+
+
+def _resumed_from(run: OpenRun, end: EndReport) -> int | None:
+    return end.resumed_from or _told(run, "resumed_from") or None
 
 
 def _lost(run: OpenRun, end: EndReport) -> int:

@@ -109,6 +109,10 @@ def input_particles(asked: Command, *, project: Path) -> int | None:
         return None
 
 
+EXACT_PROTOCOLS = frozenset({"ProtRelionClassify2D", "ProtRelionClassify3D"})
+"""Scipion's protocols whose commands `can_be_exact` is about."""
+
+
 def can_be_exact(asked: Command) -> bool:
     """2D or 3D classification from its beginning: each iteration follows from files alone."""
     modes = ("--auto_refine", "--split_random_halves", "--continue")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from scsched.db.models import NodeState
+from scsched.db.models import Exact, NodeState
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import Hint
 from scsched.steps.spec import Demand, ResourceClass
@@ -160,3 +160,11 @@ def test_a_step_that_somebody_moved_meanwhile_is_left_alone(world: World) -> Non
     world.services.dispatch._place = cancelled_meanwhile  # type: ignore[method-assign, assignment]
     world.services.dispatch.tick(world.now)
     assert (world.at("1"), world.at("2")) == (StepState.CANCELLED, CONFIGURING)
+
+
+def test_an_exact_classification_takes_one_node_and_one_thread(world: World) -> None:
+    """Sums in the order of arrival would not be the same twice."""
+    world.submit(step("1", width=2), exact=Exact.ON)
+    world.tick()
+    (run,) = world.runs()
+    assert (run.layout["nodes"], run.layout["ranks"], run.layout["threads"]) == (1, 1, 1)
