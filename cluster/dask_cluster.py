@@ -117,7 +117,7 @@ class DaskCluster:
             await self._scheduler.retire_workers(workers=addresses, close_workers=True)
 
     async def _attempt(self, node: str, spec: dict[str, object]) -> dict[str, object]:
-        lost = NodeLost(f"node {node} was lost during run {spec.get('run_token')}")
+        lost = NodeLost(f"node {node} was lost")
         address = self.nodes_up().get(node)
         if address is None:
             raise lost

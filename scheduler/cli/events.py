@@ -144,5 +144,6 @@ def _subject(event: schema.Event) -> str:
 
 
 def _text(event: schema.Event) -> str:
-    node = f"{event['node']}: " if event["node"] else ""
-    return clean(f"{node}{event['text']}")
+    """With the node it is about, which most texts name themselves."""
+    node, text = event["node"], event["text"]
+    return clean(text if node is None or text.startswith(f"{node}:") else f"{node}: {text}")
