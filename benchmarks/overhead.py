@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +41,27 @@ from tests.e2e.workflows import boxes
 from tests.relion_data import Particles, make_project
 from tests.scheduler import scipion_site
 
+SCHEDULE = ("-m", "pyworkflow.project.scripts.schedule")
+SCHEDULE_ONCE = (
+    "-c",
+    """
+import sys
+import pyworkflow
+from pyworkflow.project import Manager, Project
+from pyworkflow.protocol import INITIAL_SLEEP_TIME
+project = Project(pyworkflow.Config.getDomain(), Manager().getProjectPath(sys.argv[1]))
+project.load()
+found = {}
+for root in project.getRunsGraph().getRootNodes():
+    for child in root.getChildren():
+        for protocol, level in project._getSubworkflow(child.run)[0].values():
+            found[protocol.getObjId()] = (protocol, level)
+for protocol, level in found.values():
+    project.scheduleProtocol(protocol, initialSleepTime=level * INITIAL_SLEEP_TIME)
+""",
+)
+"""As `schedule`, which starts a step twice that it reaches from two imports; then one of both
+mostly fails."""
 MPIRUN = "mpirun --allow-run-as-root --oversubscribe -np %_(JOB_NODES)d %_(COMMAND)s"
 LONGEST_S = 900.0
 PR_SET_CHILD_SUBREAPER = 36
@@ -50,8 +71,10 @@ PR_SET_CHILD_SUBREAPER = 36
 class Kind:
     name: str
     protocol: str
-    step: Callable[[Path], str]
-    """The workflow's document, from the folder of the data."""
+    ref: str
+    document: Callable[[Path], str]
+    """From the folder of the data."""
+    schedule: Sequence[str] = SCHEDULE
 
 
 def _particles(data: Path) -> boxes.Box:
@@ -64,16 +87,13 @@ def _two_d(data: Path) -> str:
 
 
 def _refine(data: Path) -> str:
-    """In a row: Scipion's `schedule` starts a step twice that it reaches from two imports."""
-    reference = boxes.reference(data) | {"_prerequisites": "1"}
-    return boxes.document(_particles(data), reference, boxes.refinement())
+    return boxes.document(_particles(data), boxes.reference(data), boxes.refinement())
 
 
 KINDS = (
-    Kind("2D", "ProtRelionClassify2D", _two_d),
-    Kind("refine", "ProtRelionRefine3D", _refine),
+    Kind("2D", "ProtRelionClassify2D", "20", _two_d),
+    Kind("refine", "ProtRelionRefine3D", "3", _refine, SCHEDULE_ONCE),
 )
-STEPS = {"2D": "20", "refine": "3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +149,12 @@ def through_scsched(kind: Kind, data: Path, project: Path) -> Outcome:
     before = _cpu_s()
     with sites.running() as site:
         began = time.monotonic()
-        number = site.submit(kind.step(data), project=project, exact="off")
+        number = site.submit(kind.document(data), project=project, exact="off")
         while (found := site.client.workflow(number))["state"] not in ("COMPLETED", "FAILED"):
             assert time.monotonic() - began < LONGEST_S, found["state"]
             time.sleep(1.0)
         assert found["state"] == "COMPLETED", [one["last_end"] for one in found["steps"]]
-        (step,) = [one for one in found["steps"] if one["id"] == STEPS[kind.name]]
+        (step,) = [one for one in found["steps"] if one["id"] == kind.ref]
         workflow_s = found["run_s"]
     _collect()
     return Outcome(step["run_s"], workflow_s, _cpu_s() - before)
@@ -144,12 +164,12 @@ def through_scipion(kind: Kind, data: Path, folder: Path) -> tuple[Path, Outcome
     """The project, and what it took."""
     env = _scipion_env(folder)
     document = folder / "workflow.json"
-    document.write_text(kind.step(data))
+    document.write_text(kind.document(data))
     before, began = _cpu_s(), time.monotonic()
-    for script, *more in (("create", str(document)), ("schedule",)):
+    create = ("-m", "pyworkflow.project.scripts.create", "bench", str(document))
+    for script in (create, (*kind.schedule, "bench")):
         subprocess.run(
-            [str(scipion_site.scipion_python()), "-m", f"pyworkflow.project.scripts.{script}",
-             "bench", *more],
+            [str(scipion_site.scipion_python()), *script],
             env=env, check=True, capture_output=True, timeout=LONGEST_S,
         )  # fmt: skip
     project = folder / "data" / "projects" / "bench"

@@ -23,6 +23,7 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f/]{1,120}$"
 
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+PATH = r"^[^\x00]+$"
 Word = Annotated[str, Field(pattern=PRINTABLE, max_length=200)]
 
 
@@ -34,7 +35,7 @@ class Submission(BaseModel):
     document: str
     filename: str = "workflow.json"
     name: str = Field(pattern=NAME_PATTERN)
-    project: str | None = Field(default=None, pattern=PRINTABLE, max_length=4096)
+    project: str | None = Field(default=None, pattern=PATH, max_length=4096)
     market: Market | None = None
     params: dict[str, str] = {}
     environ: dict[str, str] = {}

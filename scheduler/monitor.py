@@ -73,14 +73,16 @@ class Monitor:
         gone = _gone(sight, self._absences) | self._given_up(sight)
         news = News.of(sight.beats, sight.runs, sight.nodes, sight.drivers, census.notices)
         overdue = list(self._overdue(sight))
+        useless = list(_useless(sight))
         ended = [*_reported(sight), *_orphaned(sight)]
-        if not (news or found or gone or overdue or ended):
+        if not (news or found or gone or overdue or useless or ended):
             return sight.beats
         with self._store.write() as session:
             node_rows.launched(session, found, now)
             news.write(session, now)
             node_rows.ended(session, gone.items(), now)
             node_rows.ask_terminate(session, overdue, "did not come up in time", now)
+            node_rows.ask_terminate(session, useless, "its worker has left", now)
             past = past_of(session, [run.step_id for run, _ in ended])
             ends = [self._end(run, end, past.get(run.step_id, ()), gone, now) for run, end in ended]
             run_rows.end_runs(session, ends, now)
@@ -211,6 +213,18 @@ class Absences:
         """Whether it has been lacking for so long that it is gone."""
         since = self._since.get(node.token)
         return since is not None and now - since >= MISSING_GRACE
+
+
+def _useless(sight: Sight) -> Iterable[int]:
+    """Nodes that are dying, or whose worker has left its driver: no step may be given to them."""
+    for node in sight.nodes.values():
+        seen = sight.census.seen.get(node.token)
+        dying = seen is not None and seen.state is Existence.STOPPING
+        beat = sight.beats.get(node.workflow_id)
+        named = beat is None or node.name in {report.name for report in beat.nodes}
+        left = node.state is NodeState.UP and not named
+        if node.terminate_asked_at is None and (dying or left):
+            yield node.id
 
 
 def _gone(sight: Sight, absences: Absences) -> dict[int, str]:

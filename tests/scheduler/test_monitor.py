@@ -370,3 +370,17 @@ def test_children_of_a_failed_step_wait_and_run_when_it_was_resubmitted(world: W
     world.until_state(StepState.RUNNING, "2")
     world.finish("2")
     world.until(lambda: world.workflow().state == "COMPLETED")
+
+
+def test_a_node_whose_worker_has_left_is_not_given_to_the_next_run(world: World) -> None:
+    """Its processes may still be going, so that the provider lists it."""
+    world.submit()
+    world.until_state(StepState.RUNNING)
+    (lost,) = world.open_runs()[0].nodes
+    world.boots = lambda token: token != lost.token
+    world.finish(hint=Hint.NODE_LOST, detail="node n1 was lost")
+    world.until(lambda: world.at() is StepState.RUNNING and len(world.runs()) == 2)
+    assert world.ends() == [EndReason.NODE_FAIL]
+    (node,) = world.open_runs()[0].nodes
+    assert node.id != lost.id
+
