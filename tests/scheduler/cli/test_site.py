@@ -125,7 +125,10 @@ def test_the_database_is_made_checked_and_its_revision_told(state_dir: Path) -> 
     assert misfit(said, schema.Revision) == []
 
 
-def test_doctor_fails_with_a_fix_where_scipion_is_missing(state_dir: Path, capsys: Capture) -> None:
+def test_doctor_fails_with_a_fix_where_scipion_is_missing(
+    state_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SCSCHED_SCIPION_PYTHON", raising=False)
     assert main(["doctor", "--project", str(state_dir)]) == 3
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     scipion = next(row for row in rows if row[0] == "scipion")
