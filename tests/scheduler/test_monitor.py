@@ -383,4 +383,3 @@ def test_a_node_whose_worker_has_left_is_not_given_to_the_next_run(world: World)
     assert world.ends() == [EndReason.NODE_FAIL]
     (node,) = world.open_runs()[0].nodes
     assert node.id != lost.id
-
