@@ -142,13 +142,6 @@ def ends_of(session: Session, step_ids: Sequence[int]) -> dict[int, tuple[EndRea
     return {step_id: tuple(reasons) for step_id, reasons in found.items()}
 
 
-def locate(session: Session, step_id: int, object_id: int, job_dir: str) -> None:
-    """Record what Scipion calls the step, and its folder in the project."""
-    session.execute(
-        update(steps).where(steps.c.id == step_id).values(object_id=object_id, job_dir=job_dir)
-    )
-
-
 def set_demands(session: Session, demand_of: Mapping[int, Demand]) -> None:
     """Replace what steps need, now that their inputs are known."""
     for step_id, demand in demand_of.items():

@@ -114,7 +114,7 @@ def _accepts(pool: Pool, want: Want) -> bool:
         return light
     if want.long_lived:
         return False
-    if pool.classes and want.resource_class not in pool.classes:
+    if not pool.takes(want.resource_class):
         return False
     spot_wanted = want.market is Market.SPOT and want.allow_spot
     return pool.market is not Market.SPOT or spot_wanted
