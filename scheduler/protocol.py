@@ -14,7 +14,9 @@ SCHEMA = "scsched/v1"
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """A driver outlives an upgrade of its broker: what the other side added is left unread."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Phase(StrEnum):

@@ -65,7 +65,7 @@ def why(step: Standing, now: datetime, unplaced: Unplaceable | None = None) -> W
         return Why(PendingReason.BEGIN_TIME, f"is tried again in {seconds:.0f} s")
     if unplaced is not None:
         return Why(unplaced.reason, unplaced.detail)
-    return Why(PendingReason.PRIORITY, "is next when the broker looks")
+    return Why(PendingReason.PRIORITY, "is next, or waits behind earlier or more urgent steps")
 
 
 _NEVER = frozenset({StepState.FAILED, StepState.CANCELLED})
