@@ -24,4 +24,4 @@ campaign:
 
 lock:
 	.tools/bin/uv lock
-	.tools/bin/uv export --frozen --quiet --no-emit-project --format requirements-txt -o requirements.lock
+	.tools/bin/uv export --frozen --quiet --no-emit-project --extra postgres --format requirements-txt -o requirements.lock
