@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from scsched.cluster.pools import Pool
 from scsched.cluster.provider import (
     BadRequest,
     Launched,
@@ -12,11 +13,15 @@ from scsched.cluster.provider import (
     NoCapacity,
     NodeState,
     Notice,
+    Price,
     ProviderError,
     Refused,
     Seen,
+    Traits,
     Unreachable,
 )
+
+_TRAITS = Traits(remote=False, listing_lag_s=0.0, stranger_grace_s=0.0)
 
 
 @dataclass
@@ -35,6 +40,8 @@ class FakeProvider:
     nodes: dict[str, Seen] = field(default_factory=dict)
     requests: dict[str, LaunchRequest] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
+    price_list: list[Price] = field(default_factory=list)
+    traits: Traits = _TRAITS
     _refusals: deque[_Pending] = field(default_factory=deque)
     _lost_replies: int = 0
     _errors: dict[str, deque[ProviderError]] = field(default_factory=dict)
@@ -66,6 +73,13 @@ class FakeProvider:
         self.calls["notices"] += 1
         self._raise_scripted("notices")
         return tuple(n for n in self._notices.values() if self._is_up(n.token))
+
+    def prices(self, pools: Sequence[Pool], since: datetime) -> tuple[Price, ...]:
+        self.calls["prices"] += 1
+        self._raise_scripted("prices")
+        names = {kind for pool in pools for kind in pool.types}
+        known = [price for price in self.price_list if price.candidate.kind in names]
+        return tuple(sorted(known, key=lambda price: price.since))
 
     def refuse(self, error: ProviderError, *, pool: str | None = None, times: int = 1) -> None:
         """Answer the next `times` launches, of `pool` or any, with `error`."""

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from scsched.cluster import cgroup, processes, rundir, tags
 from scsched.cluster.node import MODULE, NodeSpec, to_json
+from scsched.cluster.pools import Pool
 from scsched.cluster.processes import Process
 from scsched.cluster.provider import (
     BadRequest,
@@ -35,9 +36,11 @@ from scsched.cluster.provider import (
     NoCapacity,
     NodeState,
     Notice,
+    Price,
     ProviderError,
     Refused,
     Seen,
+    Traits,
     Unreachable,
 )
 from scsched.cluster.records import Record, Records
@@ -65,6 +68,8 @@ class LocalProvider:
     As root it starts nodes as their owners, who must be able to search `state_dir` (mode 0711) and
     to run `python`.
     """
+
+    traits = Traits(remote=False, listing_lag_s=0.0, stranger_grace_s=0.0)
 
     def __init__(
         self,
@@ -110,6 +115,10 @@ class LocalProvider:
                 for record in self._records
                 if record.deadline and not record.ended
             )
+
+    def prices(self, pools: Sequence[Pool], since: datetime) -> tuple[Price, ...]:
+        """See `Provider.prices`: a machine at home has none but those of the configuration."""
+        return ()
 
     def play(self, token: str, notice_s: float | None, *, now: datetime) -> None:
         """Act as a spot market: take the node back `notice_s` from now, or at once without notice.

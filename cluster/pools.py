@@ -1,5 +1,6 @@
-"""Pools: like nodes of one provider, shape, zone and market."""
+"""Pools: like nodes of one provider, shape and market."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -13,6 +14,39 @@ class Market(StrEnum):
     SPOT = "spot"
     """Cheaper; the provider may take it back at any time."""
     ON_DEMAND = "on-demand"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing to ask a provider for: an instance type (or flavor) in a zone.
+
+    Both empty where the provider has no such choice.
+    """
+
+    kind: str = ""
+    zone: str = ""
+
+    def __str__(self) -> str:
+        return " in ".join(part for part in (self.kind, self.zone) if part) or "a node"
+
+
+ANY = Candidate()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Shared storage as every node of a pool sees it, at the same path as the submission host."""
+
+    path: str
+    """Where it is mounted, e.g. /shared."""
+    export: str = ""
+    """What a node mounts there, e.g. `server:/export`; empty: it is there."""
+    fstype: str = "nfs4"
+    options: str = "hard,nfsvers=4.1,noresvport"
+    min_free_gib: float = 10.0
+    """Below it no new work starts."""
+    floor_mib_per_s: float = 0.0
+    """A node that writes more slowly does not work; 0: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +72,24 @@ class Pool:
     """Resource classes that may run here; empty: all."""
     service: bool = False
     """For light steps and monitors, beside the pools that are paid by the hour."""
+    types: tuple[str, ...] = ()
+    """Instance types or flavors that will do, the preferred first."""
+    zones: tuple[str, ...] = ()
+    prices: Mapping[str, Decimal] = field(default_factory=dict)
+    """US dollars an hour by type, where the provider tells none; else `usd_per_hour`."""
+    max_usd_per_hour: Decimal | None = None
+    """Cap on what all nodes of the pool cost together."""
+    remote: bool = False
+    """Its nodes are other machines: they enrol, and talk over the network."""
+    storage: Storage | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    """What only its provider understands (image, partition, ...), checked by the provider."""
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Everything that may be asked for, in the order of the configuration."""
+        return tuple(
+            Candidate(kind, zone) for kind in self.types or ("",) for zone in self.zones or ("",)
+        )
 
     def takes(self, resource_class: ResourceClass) -> bool:
         """Whether steps of `resource_class` may run here."""

@@ -11,16 +11,20 @@ ProviderError            shown to the user as one line
 A node is known by its token: our own id, fixed before the provider hears of it. Every verb may be
 repeated at any time, by another process too: a provider answers from what it sees, never from
 memory.
+
+Nodes of one gang have tokens `<gang>-<index>` with index 0, 1, ...; a provider launches the
+requests of one gang that it is handed in one call all or none, of one kind in one zone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from scsched.cluster.pools import Pool
+from scsched.cluster.pools import ANY, Candidate, Market, Pool
 from scsched.steps.errors import ScschedError
 
 
@@ -76,6 +80,13 @@ class Unreachable(ProviderError):
     code = "provider_unreachable"
 
 
+class InProgress(ProviderError):
+    """The call is still under way: repeat it to hear the answer."""
+
+    exit_code = 75
+    code = "in_progress"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
     """The person whose processes run on the node."""
@@ -85,6 +96,16 @@ class Owner:
     username: str
 
 
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where a remote node fetches the workflow's keys, once, with its ticket."""
+
+    address: str
+    """host:port on the submission host."""
+    fingerprint: str
+    """SHA-256 of the desk's certificate in DER, in hex: public, so it may stand in user data."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
     """What a node needs to join its workflow: paths as the owner sees them."""
@@ -92,7 +113,9 @@ class Join:
     scheduler_address: str
     tls_dir: Path
     work_dir: Path
-    """The node writes its log here, as `<node name>.log`."""
+    """A node of this machine writes its log here, as `<node name>.log`."""
+    desk: Desk | None = None
+    """For remote nodes, which cannot see `tls_dir`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +128,9 @@ class LaunchRequest:
     owner: Owner
     join: Join
     deployment: str
+    candidate: Candidate = ANY
+    ticket: str = ""
+    """Lets a remote node fetch its keys at the desk, once. Worth nothing after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +139,10 @@ class Launched:
 
     token: str
     provider_id: str
+    launched_at: datetime | None = None
+    """From when the provider bills; None: from now."""
+    usd_per_hour: Decimal | None = None
+    """Its price at launch; None: as the pool says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +174,12 @@ class Seen:
     provider_id: str
     state: NodeState
     reason: str = ""
+    pool: str = ""
+    launched_at: datetime | None = None
+    ended_at: datetime | None = None
+    """Until when the provider bills, where it tells."""
+    usd_per_hour: Decimal | None = None
+    candidate: Candidate = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +190,43 @@ class Notice:
     deadline: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one node costs from `since` on."""
+
+    candidate: Candidate
+    market: Market
+    usd_per_hour: Decimal
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """How a provider behaves, as far as its caller must know."""
+
+    remote: bool
+    """Calls go over a network and may take seconds: never from the thread that ticks."""
+    listing_lag_s: float
+    """How long after a launch listings may lack the node, or show another's old state."""
+    stranger_grace_s: float
+    """How old a node must be that no record knows, until it is ended as an orphan."""
+
+
 class Provider(Protocol):
     """Where nodes come from. Calls block; none takes longer than about 10 s a node.
 
     Each method may be called again after any error or crash without harm.
     """
 
+    @property
+    def traits(self) -> Traits: ...
+
     def launch(self, requests: Sequence[LaunchRequest]) -> Sequence[Launched | Refused]:
         """One answer per request, in order; raises nothing of its own.
 
         A token that has a live node gets that node again. After `Refused` with `Unreachable`
-        repeat the same token until the answer is another one: only then try another pool. The
-        token of a node that has ended launches nothing and is refused with `BadRequest`.
+        repeat the same token until the answer is another one: only then try another candidate or
+        pool. The token of a node that has ended launches nothing and is refused with `BadRequest`.
         """
         ...
 
@@ -194,3 +255,23 @@ class Provider(Protocol):
         :raises ProviderError: nothing can be said about any node.
         """
         ...
+
+    def prices(self, pools: Sequence[Pool], since: datetime) -> Sequence[Price]:
+        """Prices of these pools' candidates in force at `since` and their changes after it.
+
+        Empty where the provider knows no prices: then the pools' own hold.
+
+        :raises ProviderError: nothing can be said about prices.
+        """
+        ...
+
+
+def gang_of(token: str) -> str:
+    """The part of a token that the nodes of one gang share."""
+    return token.rpartition("-")[0] or token
+
+
+def index_of(token: str) -> int:
+    """The node's place in its gang, from 0."""
+    last = token.rpartition("-")[2]
+    return int(last) if last.isdecimal() else 0

@@ -27,6 +27,8 @@ class NewNode:
     memory_gib: float
     usd_per_hour: Decimal
     gpus: int = 0
+    kind: str = ""
+    zone: str = ""
 
 
 class _Wanted(Protocol):
@@ -120,7 +122,12 @@ _TAKE = (
     .where(nodes.c.id == bindparam("of_node"), nodes.c.workflow_id == bindparam("of_workflow"))
     .where(nodes.c.run_id.is_(None), nodes.c.terminate_asked_at.is_(None))
     .where(nodes.c.state.in_([NodeState.REQUESTED, NodeState.STARTING, NodeState.UP]))
-    .values(run_id=bindparam("new_run_id"), idle_since=None)
+    .values(
+        run_id=bindparam("new_run_id"),
+        last_run_id=bindparam("new_run_id"),
+        idle_since=None,
+        spare_for=None,
+    )
 )
 
 
@@ -141,6 +148,9 @@ def _intend(session: Session, gangs: Sequence[Gang], now: datetime) -> dict[str,
             "usd_per_hour": new.usd_per_hour,
             "created_at": now,
             "run_id": gang.run_id,
+            "last_run_id": gang.run_id,
+            "kind": new.kind,
+            "zone": new.zone,
         }
         for gang in gangs
         for new in gang.new_nodes

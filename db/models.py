@@ -37,7 +37,7 @@ from scsched.db.types import Usd, UtcDateTime, Word
 from scsched.steps.spec import ResourceClass, Resume
 from scsched.steps.state import TERMINAL, EndReason, StepState
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that gives these tables."""
 
 ELIGIBLE = text("state = 'PENDING' AND unmet = 0 AND NOT held")
@@ -245,6 +245,7 @@ runs = Table(
     Column("stop_reason", Word(EndReason)),
     Column("stop_asked_at", UtcDateTime),
     Column("beat_at", UtcDateTime),
+    Column("stop_after", Integer),
     UniqueConstraint("step_id", "attempt"),
     UniqueConstraint("step_id", "epoch"),
     words("market", Market),
@@ -284,6 +285,11 @@ nodes = Table(
     Column("ended_at", UtcDateTime),
     Column("end_reason", Text),
     Column("run_id", ForeignKey("runs.id")),
+    Column("kind", Text, nullable=False, server_default=text("''")),
+    Column("zone", Text, nullable=False, server_default=text("''")),
+    Column("last_run_id", Integer),
+    Column("spare_for", Integer),
+    Column("priced_until", UtcDateTime),
     words("market", Market),
     words("state", NodeState),
     CheckConstraint("cores >= 1 AND memory_gib > 0 AND gpus >= 0", name="shape"),

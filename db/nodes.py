@@ -50,6 +50,15 @@ class NodeRec:
     ended_at: datetime | None
     end_reason: str | None
     run_id: int | None
+    kind: str
+    """Instance type, where its provider has such."""
+    zone: str
+    last_run_id: int | None
+    """The run it worked for last, or works for."""
+    spare_for: int | None
+    """The step it was launched for while that still ran, on nodes under notice."""
+    priced_until: datetime | None
+    """Up to when its charges follow the provider's prices."""
 
     @property
     def name(self) -> str:

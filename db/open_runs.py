@@ -44,6 +44,8 @@ class OpenRun:
     stop_reason: EndReason | None
     stop_asked_at: datetime | None
     beat_at: datetime | None
+    stop_after: int | None
+    """Under a notice: stop as soon as this iteration is whole."""
     nodes: tuple[nodes.NodeRec, ...]
 
 
@@ -95,6 +97,7 @@ _COLUMNS = (
     runs.c.stop_reason,
     runs.c.stop_asked_at,
     runs.c.beat_at,
+    runs.c.stop_after,
 )
 _OPEN = (
     select(*_COLUMNS)

@@ -10,79 +10,28 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from scsched.cluster import registry
 from scsched.cluster.pools import Market, Pool
 from scsched.scheduler import paths
+from scsched.scheduler.config_pools import PoolConfig, StorageConfig, Strict
 from scsched.steps.classes import ClassInfo, from_site
 from scsched.steps.errors import ConfigError
-from scsched.steps.spec import ResourceClass
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class PoolConfig(_Strict):
-    """One `[[pool]]` table: like nodes of one provider, shape and market."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    provider: Literal["local"] = "local"
-    market: Market = Market.ON_DEMAND
-    max_nodes: int = Field(default=1, ge=1, le=10_000)
-    cores: int = Field(default=0, ge=0)
-    """Cores a node; 0: this machine's cores divided by `max_nodes`."""
-    memory_gib: float = Field(default=0.0, ge=0.0)
-    """Memory a node; 0: this machine's memory divided by `max_nodes`."""
-    gpus: int = Field(default=0, ge=0)
-    vram_gib: float = Field(default=0.0, ge=0.0)
-    usd_per_hour: Decimal = Field(default=Decimal(0), ge=0)
-    warm_s: float = Field(default=120.0, ge=0.0)
-    """How long an idle node is kept for the next step of the same workflow."""
-    boot_s: float = Field(default=120.0, gt=0.0)
-    """A node that is not up by then ends as BOOT_FAIL."""
-    classes: tuple[ResourceClass, ...] = ()
-    service: bool = False
-    """Takes the light and the long-lived steps, so that they never hold a dearer node."""
-
-    def pool(self) -> Pool:
-        cores, memory_gib = _machine()
-        return Pool(
-            name=self.name,
-            provider=self.provider,
-            market=self.market,
-            max_nodes=self.max_nodes,
-            cores=self.cores or max(1, cores // self.max_nodes),
-            memory_gib=self.memory_gib or memory_gib / self.max_nodes,
-            gpus=self.gpus,
-            vram_gib=self.vram_gib,
-            usd_per_hour=self.usd_per_hour,
-            warm_s=self.warm_s,
-            boot_s=self.boot_s,
-            classes=frozenset(self.classes),
-            service=self.service,
-        )
-
-
-class ScipionConfig(_Strict):
+class ScipionConfig(Strict):
     python: Path | None = None
     """Python of the environment that Scipion is installed in."""
 
 
-class RelionConfig(_Strict):
+class RelionConfig(Strict):
     bin: Path = Path("/usr/bin")
 
 
-class RetryConfig(_Strict):
+class RetryConfig(Strict):
     max_failures: int = Field(default=2, ge=1)
     max_stalls: int = Field(default=3, ge=1)
     max_timeouts: int = Field(default=5, ge=1)
@@ -92,7 +41,7 @@ class RetryConfig(_Strict):
     max_backoff_s: float = Field(default=1800.0, ge=0.0)
 
 
-class TimesConfig(_Strict):
+class TimesConfig(Strict):
     tick_s: float = Field(default=0.5, gt=0.0)
     stall_s: float = Field(default=1800.0, gt=0.0)
     """A run whose output has not grown for so long ends as STALLED."""
@@ -101,7 +50,20 @@ class TimesConfig(_Strict):
     """Wall time of one run; 0: none."""
 
 
-class Settings(_Strict):
+class NetworkConfig(Strict):
+    address: str = "127.0.0.1"
+    """Of this host, as nodes reach it: drivers listen there. Nodes of other machines need more
+    than the loopback."""
+
+
+class LimitsConfig(Strict):
+    """Caps on all pools together, counted from the providers' own lists."""
+
+    max_nodes: int | None = Field(default=None, ge=0)
+    max_usd_per_hour: Decimal | None = Field(default=None, ge=0)
+
+
+class Settings(Strict):
     state_dir: Path
     database: str = ""
     """SQLAlchemy URL; empty: SQLite in the state directory."""
@@ -110,6 +72,12 @@ class Settings(_Strict):
     relion: RelionConfig = RelionConfig()
     retry: RetryConfig = RetryConfig()
     times: TimesConfig = TimesConfig()
+    network: NetworkConfig = NetworkConfig()
+    limits: LimitsConfig = LimitsConfig()
+    provider: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
+    """`[provider.NAME]` tables: `kind` (ec2, openstack, slurm, ...) and what that kind needs."""
+    storage: Mapping[str, StorageConfig] = Field(default_factory=dict)
+    """`[storage.NAME]` tables: shared storage that pools name."""
     classes: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
     """`[classes.NAME]` tables: protocol classes of the site's own; see `steps.classes`."""
     pool: tuple[PoolConfig, ...] = (
@@ -128,6 +96,17 @@ class Settings(_Strict):
             raise ValueError(f"two pools have one name among {', '.join(sorted(names))}")
         return pools
 
+    @model_validator(mode="after")
+    def _pools_name_what_exists(self) -> Self:
+        for pool in self.pool:
+            if pool.provider != registry.LOCAL and pool.provider not in self.provider:
+                raise ValueError(f"pool {pool.name}: there is no [provider.{pool.provider}]")
+            if pool.storage and pool.storage not in self.storage:
+                raise ValueError(f"pool {pool.name}: there is no [storage.{pool.storage}]")
+            if pool.provider != registry.LOCAL and not pool.storage:
+                raise ValueError(f"pool {pool.name}: other machines need a storage; name one")
+        return self
+
     @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{self.state_dir / 'scsched.db'}"
@@ -137,7 +116,16 @@ class Settings(_Strict):
         return paths.socket_path(self.state_dir)
 
     def pools(self) -> tuple[Pool, ...]:
-        return tuple(config.pool() for config in self.pool)
+        """:raises ConfigError: a pool's nodes have a shape that is not known."""
+        return tuple(
+            config.pool(registry.kind_of(self.provider, config.provider), self.storage)
+            for config in self.pool
+        )
+
+    @property
+    def remote(self) -> bool:
+        """Whether nodes of other machines may come."""
+        return any(pool.provider != registry.LOCAL for pool in self.pool)
 
     def site_classes(self) -> dict[str, ClassInfo]:
         return {
@@ -167,6 +155,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     try:
         settings = Settings.model_validate(values)
         settings.site_classes()
+        registry.check(settings.provider, settings.pools())
     except ValidationError as exc:
         raise _refused(file, exc) from exc
     except ConfigError as exc:
@@ -218,9 +207,5 @@ def _table(values: Mapping[str, object], key: str) -> Mapping[str, object]:
 def _refused(file: Path | None, exc: ValidationError) -> ConfigError:
     first = exc.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    return ConfigError(f"{file or 'environment'}: {key}: {first['msg']}")
-
-
-def _machine() -> tuple[int, float]:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return len(os.sched_getaffinity(0)), pages / 2**30
+    said = first["msg"].removeprefix("Value error, ")
+    return ConfigError(": ".join(part for part in (str(file or "environment"), key, said) if part))

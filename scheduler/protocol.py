@@ -77,6 +77,24 @@ class NodeReport(_Message):
     """ISO 8601; the node has heard that it will be taken back then."""
 
 
+class DeskReport(_Message):
+    """Where remote nodes fetch the workflow's keys; see `cluster.provider.Desk`."""
+
+    address: str
+    fingerprint: str
+
+
+class StorageReport(_Message):
+    """The storage of the project, as the driver sees it. Sizes in bytes."""
+
+    path: str
+    problem: str = ""
+    """Why no new work may start: full, stalled, read-only. Empty: nothing."""
+    free: int | None = None
+    total: int | None = None
+    used_by_project: int | None = None
+
+
 class Beat(_Message):
     token: str
     pid: int
@@ -88,6 +106,8 @@ class Beat(_Message):
     """Path of the Scipion project, once it is made."""
     problem: str = Field(default="", max_length=8000)
     """Why nothing of this workflow can run: the project could not be made."""
+    desk: DeskReport | None = None
+    storage: StorageReport | None = None
     nodes: tuple[NodeReport, ...] = ()
     """Nodes whose Dask worker is up."""
     runs: tuple[RunReport, ...] = ()
@@ -96,6 +116,9 @@ class Beat(_Message):
 class NodeOrder(_Message):
     name: str
     cores: int
+    ticket: str = ""
+    """What a remote node shows at the driver's desk to fetch its keys."""
+    remote: bool = False
 
 
 class RunOrder(_Message):
@@ -116,6 +139,8 @@ class RunOrder(_Message):
     """A person was to do it in Scipion, and says that it is done."""
     gpus: int = 0
     stop: str | None = None
+    stop_after: int | None = None
+    """Stop as soon as this iteration is certified: a node of the gang is to be taken back."""
     stop_grace_s: float = 10.0
     stall_s: float = 1800.0
     walltime_s: float = 0.0
@@ -140,3 +165,9 @@ class Assignment(_Message):
     children: dict[str, tuple[str, ...]]
     """Which steps read what a step makes, by ids in the workflow."""
     deployment: str
+    listen: str = "127.0.0.1"
+    """Address on which nodes reach the driver."""
+    remote: bool = False
+    """Nodes of other machines may come: what they share lies beside the project."""
+    storage_min_free_gib: float = 0.0
+    storage_floor_mib_per_s: float = 0.0

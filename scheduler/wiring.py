@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from scsched.cluster import registry
 from scsched.cluster.local import LocalProvider
 from scsched.cluster.provider import Provider
 from scsched.db.session import Store
@@ -54,4 +55,5 @@ def wire(settings: Settings, store: Store, outside: Outside) -> Services:
 def this_machine(settings: Settings, store: Store) -> Outside:
     """Local nodes, and drivers that run Scipion."""
     local = LocalProvider(settings.state_dir, store.deployment())
-    return Outside(providers={"local": local}, reclaims=local)
+    others = registry.make(settings.provider, deployment=store.deployment(), pools=settings.pools())
+    return Outside(providers={registry.LOCAL: local, **others}, reclaims=local)

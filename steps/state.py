@@ -69,6 +69,14 @@ class PendingReason(StrEnum):
     RESOURCES = "Resources"
     NO_CLASS_FITS = "NoClassFits"
     PRIORITY = "Priority"
+    SPOT_CAPACITY = "SpotCapacity"
+    """The provider had none of the nodes that would do; tried again after a while."""
+    QUOTA_VCPU = "QuotaVcpu"
+    """The account's limit at the provider, or the site's own cap on nodes and dollars an hour."""
+    NODE_FENCING = "NodeFencing"
+    """A node of its last run is not proven gone yet."""
+    STORAGE = "Storage"
+    """The shared storage is full, stalled, or not what the nodes see."""
 
 
 INFRASTRUCTURE = frozenset(

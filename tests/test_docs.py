@@ -15,7 +15,8 @@ from scsched.db import plays
 from scsched.db.models import NodeState
 from scsched.scheduler import config
 from scsched.scheduler.cli.app import application
-from scsched.scheduler.config import PoolConfig, Settings
+from scsched.scheduler.config import Settings
+from scsched.scheduler.config_pools import PoolConfig
 from scsched.steps import classes, errors
 from scsched.steps.state import EndReason, PendingReason, StepState
 

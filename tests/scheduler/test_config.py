@@ -43,7 +43,7 @@ def environ(tmp_path: Path, **values: str) -> Mapping[str, str]:
         (POOL + "memory_gib = inf", "pool.0.memory_gib"),
         (POOL + "usd_per_hour = -0.1", "pool.0.usd_per_hour"),
         (POOL + "market = 'free'", "pool.0.market"),
-        (POOL + "provider = 'moon'", "pool.0.provider"),
+        (POOL + "provider = 'moon'", "pool a: there is no [provider.moon]"),
         (POOL + "classes = ['fast']", "pool.0.classes"),
         (POOL + "boot_s = 0", "pool.0.boot_s"),
         (POOL + POOL, "pool"),

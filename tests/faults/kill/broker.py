@@ -24,7 +24,8 @@ from scsched.cluster.pools import Market
 from scsched.cluster.provider import Join, LaunchRequest, Owner
 from scsched.db.runs import NewRun
 from scsched.scheduler import daemon, monitor
-from scsched.scheduler.config import PoolConfig, RetryConfig, Settings, TimesConfig
+from scsched.scheduler.config import RetryConfig, Settings, TimesConfig
+from scsched.scheduler.config_pools import PoolConfig
 from scsched.scheduler.dispatch import Dispatch
 from scsched.scheduler.wiring import Outside
 from scsched.steps.errors import StoreBusy

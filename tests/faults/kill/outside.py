@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scsched.cluster.pools import Pool
 from scsched.cluster.provider import (
     BadRequest,
     Launched,
@@ -22,9 +23,11 @@ from scsched.cluster.provider import (
     NoCapacity,
     NodeState,
     Notice,
+    Price,
     Refused,
     Seen,
     Throttled,
+    Traits,
     Unreachable,
 )
 from tests.faults.kill.journal import Journal, Kind
@@ -134,6 +137,8 @@ class World:
 class OutsideProvider:
     """`Provider` and `Reclaims` over a world."""
 
+    traits = Traits(remote=False, listing_lag_s=0.0, stranger_grace_s=0.0)
+
     def __init__(self, world: World, moods: Moods | None = None) -> None:
         self._world = world
         self._moods = moods or Moods()
@@ -178,6 +183,9 @@ class OutsideProvider:
             for node in found
             if node.taken_at is not None
         )
+
+    def prices(self, pools: Sequence[Pool], since: datetime) -> tuple[Price, ...]:
+        return ()
 
     def play(self, token: str, notice_s: float | None, *, now: datetime) -> None:
         """No schedule is played here: the market takes back by itself."""

@@ -1,0 +1,92 @@
+"""Which kinds of provider there are, and how one is made from its `[provider.NAME]` table.
+
+A kind's module has `from_config(name, options, *, deployment, pools) -> Provider` and
+`check(name, options, pools)`, both of which raise ConfigError with the key that is wrong. The
+modules are imported only where they are used: each needs libraries of an extra of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+
+from scsched.cluster.pools import Pool
+from scsched.cluster.provider import Provider
+from scsched.steps.errors import ConfigError
+
+LOCAL = "local"
+"""Nodes of this machine: needs no table."""
+
+_MODULES = {
+    "ec2": ("scsched.cluster.ec2.provider", "aws"),
+    "openstack": ("scsched.cluster.openstack.provider", "openstack"),
+    "slurm": ("scsched.cluster.batch.slurm", "batch"),
+    "pbs": ("scsched.cluster.batch.others", "batch"),
+    "sge": ("scsched.cluster.batch.others", "batch"),
+    "lsf": ("scsched.cluster.batch.others", "batch"),
+    "htcondor": ("scsched.cluster.batch.others", "batch"),
+}
+_NOT_YET = frozenset({"gcp", "azure", "digitalocean", "hetzner", "ibm", "nebius", "fargate", "ecs"})
+"""dask-cloudprovider knows them; nobody has shown them to keep our contract."""
+
+Options = Mapping[str, object]
+
+
+def kind_of(providers: Mapping[str, Options], name: str) -> str:
+    """The kind of the provider of that name.
+
+    :raises ConfigError: it names none, or one that cannot be used.
+    """
+    if name == LOCAL:
+        return LOCAL
+    kind = str(providers.get(name, {}).get("kind", ""))
+    if kind in _NOT_YET:
+        raise ConfigError(
+            f"provider.{name}: kind {kind} is not proven with scsched and is refused",
+            hint=f"use one of {', '.join(sorted(_MODULES))}",
+        )
+    if kind not in _MODULES:
+        raise ConfigError(
+            f"provider.{name}: kind {kind!r} is none of {', '.join(sorted(_MODULES))}"
+        )
+    return kind
+
+
+def check(providers: Mapping[str, Options], pools: Sequence[Pool]) -> None:
+    """:raises ConfigError: names the table and key that is wrong, or the extra that is missing."""
+    for pool in pools:
+        if pool.provider == LOCAL and pool.options:
+            raise ConfigError(f"pool {pool.name}: unknown key {sorted(pool.options)[0]}")
+    for name, options in providers.items():
+        mine = [pool for pool in pools if pool.provider == name]
+        _module(providers, name).check(name, options, mine)
+
+
+def make(
+    providers: Mapping[str, Options], *, deployment: str, pools: Sequence[Pool]
+) -> dict[str, Provider]:
+    """The providers of the site by name, but for `local`.
+
+    :raises ConfigError: as `check`.
+    """
+    return {
+        name: _module(providers, name).from_config(
+            name,
+            options,
+            deployment=deployment,
+            pools=[pool for pool in pools if pool.provider == name],
+        )
+        for name, options in providers.items()
+    }
+
+
+def _module(providers: Mapping[str, Options], name: str) -> ModuleType:
+    path, extra = _MODULES[kind_of(providers, name)]
+    try:
+        return import_module(path)
+    except ModuleNotFoundError as exc:
+        if exc.name and exc.name.startswith("scsched"):
+            raise
+        raise ConfigError(
+            f"provider.{name}: {exc.name} is not installed",
+            hint=f"install scsched[{extra}]",
+        ) from exc
