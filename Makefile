@@ -19,7 +19,7 @@ demo:
 	./demo
 
 campaign:
-	.tools/bin/uv sync --frozen --quiet --extra dev --extra postgres --extra campaign
+	.tools/bin/uv sync --frozen --quiet --extra dev --extra campaign
 	.venv/bin/python -m pytest -m campaign
 
 lock:

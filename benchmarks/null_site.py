@@ -151,6 +151,15 @@ class Nodes:
     def notices(self) -> tuple[Any, ...]:
         return ()
 
+    def prices(self, pools: Sequence[Any], since: datetime) -> tuple[Any, ...]:
+        return ()
+
+    @property
+    def traits(self) -> Any:
+        from scsched.cluster.provider import Traits
+
+        return Traits(remote=False, listing_lag_s=0.0, stranger_grace_s=0.0)
+
     def play(self, token: str, notice_s: float | None, *, now: datetime) -> None:
         """Nothing is taken back here."""
 

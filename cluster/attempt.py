@@ -17,12 +17,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from scsched.cluster import cgroup, processes, rundir, tags
 from scsched.cluster import gang as gangs
+from scsched.cluster.abort import STORAGE_S, Abort
 from scsched.cluster.gang import Gang
 from scsched.steps.errors import ConfigError
 
@@ -31,7 +32,6 @@ _POLL_S = 0.1
 _WALLTIME_GRACE_S = 10.0
 _SETTLE_S = 0.5
 """mpirun ends a moment before the clients that it started."""
-ABORT_FILE = "RELION_JOB_ABORT_NOW"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +106,10 @@ async def stop_attempt(
 ) -> dict[str, object]:
     """Stop what runs here under `run_token`; says how many processes had to be killed.
 
-    RELION's own abort file first, where there is a job directory; after half of `grace_s` SIGTERM
-    to the attempt's process group; at its end SIGKILL to everything with the tag. Repeating it, or
-    calling it where nothing runs, is harmless; a run that starts here later ends at once.
+    RELION's own abort file first, where there is a job directory that answers; after half of
+    `grace_s` SIGTERM to the attempt's process group; at its end SIGKILL to everything with the tag.
+    Repeating it, or calling it where nothing runs, is harmless; a run that starts here later ends
+    at once.
     """
     return await asyncio.to_thread(_stop, run_token, grace_s, job_dir)
 
@@ -123,11 +124,9 @@ def _run(spec: AttemptSpec) -> AttemptEnd:
     ooms = cgroup.oom_kills()
     start = time.monotonic()
     try:
-        environ = _prepare(spec, scratch)
-        with _starting:
-            if spec.run_token in _stopped:
-                return _NEVER_STARTED
-            process = _running[spec.run_token] = _start(spec, environ)
+        process = _start(spec, _prepare(spec, scratch))
+        if process is None:
+            return _NEVER_STARTED
         try:
             timed_out, status, usage = _wait(process, spec)
         finally:
@@ -168,11 +167,17 @@ def _prepare(spec: AttemptSpec, scratch: Path) -> dict[str, str]:
     return environ | _identity()
 
 
-def _start(spec: AttemptSpec, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    with ExitStack() as files:
-        stdout = files.enter_context(Path(spec.stdout).open("ab"))
-        stderr = files.enter_context(Path(spec.stderr).open("ab"))
-        return subprocess.Popen(
+def _start(spec: AttemptSpec, environ: Mapping[str, str]) -> "subprocess.Popen[bytes] | None":
+    """None: it was stopped first. Opening its logs may take as long as storage likes.
+
+    Naming the group, though it is our own, has Python use fork and not vfork, after which no thread
+    of ours runs until the child has entered its folder. See `_USE_VFORK` in
+    https://docs.python.org/3/library/subprocess.html
+    """
+    with Path(spec.stdout).open("ab") as stdout, Path(spec.stderr).open("ab") as stderr, _starting:
+        if spec.run_token in _stopped:
+            return None
+        process = subprocess.Popen(
             spec.argv,
             cwd=spec.cwd,
             env=dict(environ),
@@ -180,7 +185,12 @@ def _start(spec: AttemptSpec, environ: Mapping[str, str]) -> subprocess.Popen[by
             stdout=stdout,
             stderr=stderr,
             process_group=0,
+            group=os.getegid(),
         )
+        _running[spec.run_token] = process
+        if spec.run_token in _stopped:  # by one who did not wait any longer for storage
+            process.kill()
+        return process
 
 
 def _wait(
@@ -207,13 +217,12 @@ def _wait(
 def _stop(
     run_token: str, grace_s: float, job_dir: str | None, *, by_a_person: bool = True
 ) -> dict[str, object]:
-    with _starting:
-        if by_a_person:
-            _stopped.add(run_token)
-        process = _running.get(run_token)
+    if by_a_person:
+        _stopped.add(run_token)
     end = time.monotonic() + grace_s
-    asked = _ask_relion(Path(job_dir)) if job_dir is not None and _alive(run_token) else []
-    if asked:
+    process = _process_of(run_token)
+    abort = Abort(Path(job_dir)) if job_dir is not None and _alive(run_token) else None
+    if abort is not None and abort.ask():
         _until(lambda: not _alive(run_token), end - grace_s / 2)
     terminated = _alive(run_token)
     if process is not None and process.returncode is None:
@@ -221,19 +230,19 @@ def _stop(
             os.killpg(process.pid, signal.SIGTERM)
     _until(lambda: not _alive(run_token), end)
     killed = _kill(run_token)
-    with suppress(OSError):
-        for file in asked:
-            file.unlink(missing_ok=True)
+    if abort is not None:
+        abort.over()
     return {"node": os.environ.get(tags.NODE, ""), "terminated": terminated, "killed": killed}
 
 
-def _ask_relion(job_dir: Path) -> list[Path]:
-    """Put RELION's signal to abort wherever it may look; the files that were made."""
-    files = [folder / ABORT_FILE for folder in (job_dir, job_dir / "extra") if folder.is_dir()]
-    with suppress(OSError):
-        for file in files:
-            file.touch()
-    return files
+def _process_of(run_token: str) -> "subprocess.Popen[bytes] | None":
+    """Waits for a start that is under way, but not for one that storage holds up."""
+    waited = _starting.acquire(timeout=STORAGE_S)
+    try:
+        return _running.get(run_token)
+    finally:
+        if waited:
+            _starting.release()
 
 
 def _until(done: Callable[[], bool], deadline: float) -> None:

@@ -1,8 +1,15 @@
-"""The gang: the nodes of one MPI run with their rank counts, lead first, and its file gang.json."""
+"""The gang: the nodes of one MPI run with their rank counts, lead first, and its file gang.json.
 
+A gang over several machines has its members' addresses, and a key that opens their agents for
+this one run. So its file is readable by its owner alone.
+"""
+
+import ipaddress
 import json
+import os
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scsched.steps.errors import ConfigError
@@ -14,6 +21,12 @@ class Member:
 
     name: str
     slots: int
+    address: str = ""
+    """host:port of its agent, where the node is a machine of its own."""
+
+    @property
+    def host(self) -> str:
+        return self.address.rpartition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,8 @@ class Gang:
     """Ranks fill the members in order, so rank 0, RELION's leader, is on the lead."""
 
     members: tuple[Member, ...]
+    key: str = field(default="", repr=False)
+    """Shown to the agents of members with addresses."""
 
     @property
     def lead(self) -> Member:
@@ -33,6 +48,37 @@ class Gang:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self.members)
+
+    @property
+    def apart(self) -> bool:
+        """Whether it spans machines: then every member has an address."""
+        return len(self.members) > 1 and all(member.address for member in self.members)
+
+    def address(self, name: str) -> str:
+        """Where that member's agent listens; empty: on this machine."""
+        return next((member.address for member in self.members if member.name == name), "")
+
+    def reached(self, addresses: Mapping[str, str], key: str) -> "Gang":
+        """The same gang over machines, with the address of each member's agent and its key."""
+        members = (replace(m, address=addresses.get(m.name, "")) for m in self.members)
+        return Gang(tuple(members), key)
+
+    def with_ranks(self, ranks: int) -> "Gang":
+        """The same nodes with other rank counts; nodes that get none are left out."""
+        again = spread(self.names, ranks)
+        return again.reached({m.name: m.address for m in self.members}, self.key)
+
+
+def make_key() -> str:
+    """A key for one gang: 256 bits."""
+    return secrets.token_hex(32)
+
+
+def network(gang: Gang) -> str:
+    """The smallest network, as a.b.c.d/n, that all members' addresses are in."""
+    hosts = [int(ipaddress.IPv4Address(member.host)) for member in gang.members]
+    length = 32 - (min(hosts) ^ max(hosts)).bit_length()
+    return str(ipaddress.IPv4Network((hosts[0], length), strict=False))
 
 
 def spread(names: Sequence[str], ranks: int) -> Gang:
@@ -51,7 +97,11 @@ def spread(names: Sequence[str], ranks: int) -> Gang:
 
 def to_json(gang: Gang) -> dict[str, object]:
     """The gang as plain data."""
-    return {"nodes": [{"name": m.name, "slots": m.slots} for m in gang.members]}
+    nodes: list[dict[str, object]] = [
+        {"name": m.name, "slots": m.slots} | ({"address": m.address} if m.address else {})
+        for m in gang.members
+    ]
+    return {"nodes": nodes} | ({"key": gang.key} if gang.key else {})
 
 
 def from_json(data: object, *, where: str) -> Gang:
@@ -63,13 +113,17 @@ def from_json(data: object, *, where: str) -> Gang:
         raise ConfigError(f'{where}: not a gang; expected {{"nodes": [..]}}')
     if not nodes:
         raise ConfigError(f"{where}: a gang has at least one node")
-    return Gang(tuple(_member(node, f"{where} nodes[{i}]") for i, node in enumerate(nodes)))
+    members = tuple(_member(node, f"{where} nodes[{i}]") for i, node in enumerate(nodes))
+    return Gang(members, str(data.get("key", "")))
 
 
 def write(gang: Gang, path: Path) -> None:
-    """Write gang.json whole or not at all."""
+    """Write gang.json whole or not at all; only its owner can read it."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(to_json(gang)), encoding="utf-8")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(to_json(gang), file)
     temporary.replace(path)
 
 
@@ -93,4 +147,15 @@ def _member(node: object, where: str) -> Member:
         raise ConfigError(f"{where}: {name!r} is not a node name; letters, digits and _ only")
     if type(slots) is not int or slots < 1:
         raise ConfigError(f"{where}: {slots!r} slots; write 1 or more")
-    return Member(name, slots)
+    return Member(name, slots, _address(node, where))
+
+
+def _address(node: object, where: str) -> str:
+    address = node.get("address", "") if isinstance(node, Mapping) else ""
+    host, _, port = str(address).rpartition(":")
+    try:
+        if address and not (ipaddress.IPv4Address(host) and 0 < int(port) < 65536):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"{where}: {address!r} is not a.b.c.d:port") from None
+    return str(address)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scsched.cluster.abort import ABORT_FILE
 from scsched.cluster.child import Child
 from scsched.steps import checkpoint, items, lineage, publish, resume
 from scsched.steps import command as commands
@@ -67,29 +68,25 @@ class Refine:
         self.fingerprint = commands.fingerprint(asked)
         self.record = lineage.load(self.folder) or Lineage()
         self.attempt = setting.attempt
-        self.child = Child(self._control("RELION_JOB_ABORT_NOW"))
+        self.child = Child(self._control(ABORT_FILE))
 
     def run(self) -> int:
         """RELION's exit code; 143 when we were told to stop."""
         self._remove_old_marks()
-        try:
-            plan = resume.plan(
-                self.asked,
-                self.record,
-                project=self.project,
-                attempt=self.attempt,
-                exact=self.exact,
-            )
-            match plan:
-                case resume.Anew():
-                    return self._anew(plan)
-                case resume.GoOn():
-                    return self._go_on(plan)
-                case resume.Finish():
-                    return self._finish(plan)
-        except FileNotFoundError as exc:
-            _say(f"{exc.filename}: not found; check the installation of RELION and Open MPI")
-            return NOT_FOUND
+        plan = resume.plan(
+            self.asked,
+            self.record,
+            project=self.project,
+            attempt=self.attempt,
+            exact=self.exact,
+        )
+        match plan:
+            case resume.Anew():
+                return self._anew(plan)
+            case resume.GoOn():
+                return self._go_on(plan)
+            case resume.Finish():
+                return self._finish(plan)
 
     def _anew(self, plan: resume.Anew) -> int:
         _say(f"attempt {plan.number} starts anew: {plan.why}")
@@ -100,7 +97,7 @@ class Refine:
         attempt = self._recorded(plan.number, plan.root)
         if self.exact:
             return self._ended(attempt, self._run_exact(attempt))
-        return self._ended(attempt, self.child.run(self.asked.replaced("--o", plan.root).argv))
+        return self._ended(attempt, self._relion(self.asked.replaced("--o", plan.root)))
 
     def _go_on(self, plan: resume.GoOn) -> int:
         found = plan.checkpoint
@@ -116,7 +113,7 @@ class Refine:
         if self.exact:
             return self._ended(attempt, self._run_exact(attempt))
         again = commands.continued(self.asked, optimiser=found.optimiser, root=plan.root)
-        return self._ended(attempt, self.child.run(again.argv))
+        return self._ended(attempt, self._relion(again))
 
     def _finish(self, plan: resume.Finish) -> int:
         _say(f"attempt {plan.number} has nothing to compute: {plan.why}")
@@ -141,12 +138,20 @@ class Refine:
             _say(f"exact mode, iteration {iteration} of {total}")
             first = iteration == attempt.iteration + 1
             one = _on_scratch(_one_iteration(asked, iteration, self.base, private), first=first)
-            code = self.child.run(one.argv)
+            code = self._relion(one)
             if code != 0:
                 return code
             whole = (0, 1) if iteration == 1 else (iteration,)
             publish.publish_iteration(private, self.base, whole, project=self.project)
         return 0
+
+    def _relion(self, command: Command) -> int:
+        """Its exit code, as a shell gives it."""
+        try:
+            return self.child.run(command.argv)
+        except FileNotFoundError as exc:
+            _say(f"{exc.filename}: not found; check the installation of RELION and Open MPI")
+            return NOT_FOUND
 
     def _recorded(
         self, number: int, root: str, *, resumed_from: str = "", iteration: int = 0

@@ -5,7 +5,8 @@ options that a run over nodes needs and becomes the real mpirun (Open MPI 4.1), 
 Without a gang, or with a gang of one node, that is a plain local mpirun.
 
 Node names resolve nowhere. Open MPI is told not to try, and reaches each node's daemon through
-the node's agent; the lead is `localhost`, so its ranks are children of mpirun itself.
+the node's agent; the lead is `localhost`, so its ranks are children of mpirun itself. Over several
+machines its sockets are on the smallest network that has all of them, and on no other.
 """
 
 import os
@@ -29,18 +30,10 @@ KEEPALIVE = (
 # RELION's leader only hands out work, and polls for answers: without yielding it takes a core away
 # from the workers. Open MPI yields by itself only where it believes that slots are too few.
 YIELD = ("mpi_yield_when_idle", "1")
-# ob1: the generic transport, without a search for fabrics. Sockets on the loopback only.
-_COMMON = (*KEEPALIVE, YIELD, ("pml", "ob1"), ("oob_tcp_if_include", "lo"))
-# Nodes of one machine share /dev/shm, and ranks of the same place on two nodes would use the same
-# segment (vader_segment.<host>.<uid>.<job>.<local rank>): so no shared memory across a gang.
-_SPANNING = (
-    ("plm", "rsh"),
-    ("plm_rsh_no_tree_spawn", "1"),
-    ("if_base_do_not_resolve", "1"),
-    ("btl", "self,tcp"),
-    ("btl_tcp_if_include", "lo"),
-)
-_LOCAL = (("plm", "isolated"), ("btl", "self,vader"))
+# ob1: the generic transport, without a search for fabrics.
+_COMMON = (*KEEPALIVE, YIELD, ("pml", "ob1"))
+_SPANNING = (("plm", "rsh"), ("plm_rsh_no_tree_spawn", "1"), ("if_base_do_not_resolve", "1"))
+_LOCAL = (("plm", "isolated"), ("btl", "self,vader"), ("oob_tcp_if_include", "lo"))
 
 
 def build(
@@ -54,17 +47,36 @@ def build(
     if uid == 0:
         options.append("--allow-run-as-root")
     if gang is None or len(gang.members) == 1:
-        shm = _shm(environ, uid)
-        mca = (*_COMMON, *_LOCAL, *((("btl_vader_backing_directory", str(shm)),) if shm else ()))
+        mca = (*_COMMON, *_LOCAL, *_backing(environ, uid))
         hosts = f"localhost:{ranks}"
     else:
         # Daemons stay attached: the agent's client lives as long as they do.
         options.append("--leave-session-attached")
-        mca = (*_COMMON, *_SPANNING, ("plm_rsh_agent", str(_rsh(environ))))
+        agent = ("plm_rsh_agent", str(_rsh(environ)))
+        mca = (*_COMMON, *_SPANNING, *_transport(gang, environ, uid), agent)
         others = (f"{member.name}:{member.slots}" for member in gang.members[1:])
         hosts = ",".join((f"localhost:{gang.lead.slots}", *others))
     flat = [word for key, value in mca for word in ("--mca", key, value)]
     return ["mpirun", *options, "--host", hosts, *flat, *command]
+
+
+def _transport(gang: Gang, environ: Mapping[str, str], uid: int) -> tuple[tuple[str, str], ...]:
+    """Over what ranks talk to each other.
+
+    Nodes of one machine share /dev/shm, and ranks of the same place on two nodes would use the same
+    segment (vader_segment.<host>.<uid>.<job>.<local rank>): so no shared memory between those.
+    """
+    network = gangs.network(gang) if gang.apart else "lo"
+    sockets = (("oob_tcp_if_include", network), ("btl_tcp_if_include", network))
+    if gang.apart and len({member.host for member in gang.members}) == len(gang.members):
+        return (*sockets, ("btl", "self,vader,tcp"), *_backing(environ, uid))
+    return (*sockets, ("btl", "self,tcp"))
+
+
+def _backing(environ: Mapping[str, str], uid: int) -> tuple[tuple[str, str], ...]:
+    """Where shared memory is: the other nodes' agents make a directory of this name too."""
+    shm = _shm(environ, uid)
+    return (("btl_vader_backing_directory", str(shm)),) if shm else ()
 
 
 def parse(argv: Sequence[str]) -> tuple[int, list[str]]:
@@ -100,7 +112,7 @@ def _gang(environ: Mapping[str, str], ranks: int) -> Gang | None:
     if not path:
         return None
     gang = gangs.read(Path(path))
-    return gang if gang.ranks == ranks else gangs.spread(gang.names, ranks)
+    return gang if gang.ranks == ranks else gang.with_ranks(ranks)
 
 
 def _shm(environ: Mapping[str, str], uid: int) -> Path | None:

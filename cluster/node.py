@@ -1,4 +1,4 @@
-"""A node on this machine: `python -I -m scsched.cluster.node --spec JSON`.
+"""A node: `python -I -m scsched.cluster.node --spec JSON`, or `--gang FILE --index I`.
 
     node process: session leader, adopts every orphan among its children
     ├── Dask worker (in this process), its one thread runs `attempt.run_attempt`
@@ -6,74 +6,55 @@
     └── agent thread: other nodes' mpirun starts `orted` here
           └── orted ── ranks
 
+The first is a node of its driver's own machine. The second is one of another machine, started by
+`remote.bootstrap`: it fetches its keys first, see `enrol`, and its agent listens on the network.
+
 It ends, and takes all of its processes with it, when the scheduler goes (the driver died), when
-the worker closes for any reason, on SIGTERM, or when it cannot join in time.
+the worker closes for any reason, on SIGTERM (unless that is its notice), or when it cannot join in
+time.
 """
 
 import argparse
 import asyncio
 import ctypes
-import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from scsched.cluster import attempt, processes, rundir, tags
-from scsched.cluster.agent import Agent
+from scsched.cluster import attempt, enrol, lease, notice, processes, provider, rundir, tags
+from scsched.cluster.agent import Agent, write_rsh
+from scsched.cluster.far_agent import FarAgent
+from scsched.cluster.node_spec import NodeSpec, from_json, read_gang, to_json
+from scsched.cluster.notice import SignalNotice, Source
+from scsched.cluster.remote import NoticeSource
 from scsched.steps.errors import ConfigError, ScschedError
+
+__all__ = ["MODULE", "NodeSpec", "from_json", "main", "to_json"]
 
 _log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _POLL_S = 0.5
-_REPEAT_TICKS = 10
+_REPEAT_S = 5.0
 MODULE = "scsched.cluster.node"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSpec:
-    """What a node is told at its start; no secret is in it, `ps` shows it."""
-
-    name: str
-    token: str
-    deployment: str
-    scheduler_address: str
-    tls_dir: str
-    work_dir: str
-    notice_file: str
-    """Holds {"deadline": ISO time} once the node is to be taken back."""
-    cpus: tuple[int, ...] = ()
-    """CPUs to stay on; empty: all."""
-    join_s: float = 60.0
-    """Give up when the scheduler does not answer within."""
-
-
-def to_json(spec: NodeSpec) -> str:
-    """The spec as the command line carries it."""
-    return json.dumps(asdict(spec))
-
-
-def from_json(text: str) -> NodeSpec:
-    """:raises ConfigError: it is no spec."""
-    try:
-        data = json.loads(text)
-        return NodeSpec(**{**data, "cpus": tuple(data.get("cpus", ()))})
-    except (ValueError, TypeError, AttributeError) as exc:
-        raise ConfigError(f"node: --spec is wrong: {exc}") from exc
 
 
 def main(argv: list[str]) -> int:
     """Runs until the node ends; leaves by `_end`, so that nothing can hold it up."""
     parser = argparse.ArgumentParser(prog=MODULE)
-    parser.add_argument("--spec", required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--spec")
+    source.add_argument("--gang", type=Path)
+    parser.add_argument("--index", default="0", help="place in the gang; slurm: $SLURM_PROCID")
+    args = parser.parse_args(argv)
     try:
-        spec = from_json(parser.parse_args(argv).spec)
+        spec = read_gang(args.gang, args.index) if args.gang else from_json(args.spec)
         _become(spec)
         directory = rundir.make(spec.deployment, spec.name)
     except (ScschedError, OSError) as exc:
@@ -87,6 +68,8 @@ def _run(spec: NodeSpec, directory: Path) -> NoReturn:
     try:
         asyncio.run(_serve(spec, directory))
         code = 0
+    except ScschedError as exc:
+        _log.error("node %s ends: %s", spec.name, exc)
     except BaseException:
         _log.exception("node %s failed", spec.name)
     _end(spec, code)
@@ -103,6 +86,8 @@ def _become(spec: NodeSpec) -> None:
         os.sched_setaffinity(0, spec.cpus)
     work_dir = Path(spec.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
+    if spec.desk:
+        rundir.private(work_dir)
     os.chdir(work_dir)
     _redirect(work_dir / f"{spec.name}.log")
     os.environ |= {
@@ -122,44 +107,92 @@ def _redirect(path: Path) -> None:
 
 async def _serve(spec: NodeSpec, directory: Path) -> None:
     """Join the workflow's scheduler; returns when the node is to end."""
+    ended = asyncio.Event()
+    heard = SignalNotice(spec.grace_s, ended.set)
+    by_signal = spec.notice == NoticeSource.SIGNAL
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGTERM, heard.hear if by_signal else ended.set
+    )
+    node = asyncio.create_task(_live(spec, directory, notice.source(spec, heard)))
+    ending = asyncio.create_task(ended.wait())
+    await asyncio.wait({node, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if node.done():
+        node.result()
+
+
+async def _live(spec: NodeSpec, directory: Path, source: Source) -> None:
+    """Enrol where that is needed, join, and then listen for the notice, for ever."""
     from scsched.cluster.worker import NodeWorker, settings
 
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    agent = Agent(directory, _identity(spec))
+    host = _own_address(spec) if spec.desk else None
+    tls_dir = await _keys(spec, directory)
+    agent = _agent(spec, directory, tls_dir, host)
     agent.start()
+    if spec.lease_file:
+        lease.keep(Path(spec.lease_file))
     with settings():
         worker = NodeWorker(
             spec.scheduler_address,
             name=spec.name,
-            tls_dir=Path(spec.tls_dir),
+            tls_dir=tls_dir,
             local_directory=directory / "dask",
             join_s=spec.join_s,
             on_close=partial(_on_close, spec),
+            host=host,
         )
         await asyncio.wait_for(worker, timeout=spec.join_s + 5)
         _log.info("node %s joined %s", spec.name, spec.scheduler_address)
-        watch = asyncio.create_task(_watch(spec, worker.announce, agent))
-        await ended.wait()
-        watch.cancel()
+        await asyncio.gather(_listen(spec, worker.announce, source), _reap(agent))
 
 
-async def _watch(spec: NodeSpec, announce: Callable[[dict[str, str]], None], agent: Agent) -> None:
+async def _keys(spec: NodeSpec, directory: Path) -> Path:
+    """Where the workflow's keys are, fetched first where the driver's are out of reach."""
+    if not spec.desk:
+        return Path(spec.tls_dir)
+    into = rundir.keys_dir(os.geteuid(), spec.deployment, spec.name)
+    await asyncio.to_thread(
+        enrol.fetch,
+        provider.Desk(spec.desk, spec.fingerprint),
+        spec.name,
+        spec.ticket,
+        into,
+        timeout_s=spec.join_s,
+        connect_timeout_s=spec.connect_timeout_s,
+    )
+    _log.info("node %s has fetched its keys from %s", spec.name, spec.desk)
+    return into
+
+
+def _agent(spec: NodeSpec, directory: Path, tls_dir: Path, host: str | None) -> Agent | FarAgent:
+    if host is None:
+        return Agent(directory, _identity(spec))
+    write_rsh(directory)
+    return FarAgent(directory, _identity(spec), host=host, keys=tls_dir, scratch=spec.work_dir)
+
+
+def _own_address(spec: NodeSpec) -> str:
+    """Ours, as who answers at the desk sees it. Connecting a datagram socket sends nothing."""
+    host, _, port = spec.desk.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))
+        return str(probe.getsockname()[0])
+
+
+async def _listen(
+    spec: NodeSpec, announce: Callable[[dict[str, str]], None], source: Source
+) -> None:
     """Announce the notice once it is there, and again every few seconds: listeners come and go."""
-    ticks = 0
     while True:
-        deadline = _deadline(Path(spec.notice_file))
-        if deadline is not None and ticks % _REPEAT_TICKS == 0:
+        deadline = await asyncio.to_thread(source.deadline)
+        if deadline is not None:
             announce({"node": spec.name, "deadline": deadline})
-        ticks = 0 if deadline is None else ticks + 1
+        await asyncio.sleep(source.every_s if deadline is None else _REPEAT_S)
+
+
+async def _reap(agent: Agent | FarAgent) -> None:
+    while True:
         processes.reap_orphans(spare=attempt.children() | agent.children)
         await asyncio.sleep(_POLL_S)
-
-
-def _deadline(path: Path) -> str | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(path.read_text(encoding="utf-8"))["deadline"])
-    return None
 
 
 def _identity(spec: NodeSpec) -> dict[str, str]:

@@ -86,7 +86,9 @@ def main(words: Sequence[str]) -> int:
 
     comm = MPI.COMM_WORLD
     names: list[str] = comm.allgather(os.environ.get(tags.NODE, ""))
-    wrong = _check_names(names) or _check_storage(comm, args.storage, names)
+    # gang.json is the lead's own.
+    wrong = comm.bcast(_check_names(names) if comm.rank == 0 else "")
+    wrong = wrong or _check_storage(comm, args.storage, names)
     speed = 0.0 if wrong else _slowest(comm, names)
     if not wrong and 0.0 < speed < args.floor_mib_per_s:
         wrong = f"{speed:.0f} MiB/s between nodes; the floor is {args.floor_mib_per_s:g}"

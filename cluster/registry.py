@@ -1,13 +1,15 @@
 """Which kinds of provider there are, and how one is made from its `[provider.NAME]` table.
 
 A kind's module has `from_config(name, options, *, deployment, pools) -> Provider` and
-`check(name, options, pools)`, both of which raise ConfigError with the key that is wrong. The
-modules are imported only where they are used: each needs libraries of an extra of its own.
+`check(name, options, pools)`, both of which raise ConfigError with the key that is wrong; some have
+`policy`, `image_recipe` and `examine` as well, see `scheduler.cli.cloud_account`. The modules are
+imported only where they are used: each needs libraries of an extra of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import Any, cast
 
 from scsched.cluster.pools import Pool
 from scsched.cluster.provider import Provider
@@ -77,6 +79,18 @@ def make(
         )
         for name, options in providers.items()
     }
+
+
+def optional(providers: Mapping[str, Options], name: str, what: str) -> Callable[..., Any]:
+    """A function that not every kind's module has: `policy`, `image_recipe`, `examine`.
+
+    :raises ConfigError: this kind has none.
+    """
+    found = getattr(_module(providers, name), what, None)
+    if found is None:
+        kind = kind_of(providers, name)
+        raise ConfigError(f"provider.{name}: kind {kind} has no {what.replace('_', ' ')}")
+    return cast("Callable[..., Any]", found)
 
 
 def _module(providers: Mapping[str, Options], name: str) -> ModuleType:

@@ -27,6 +27,11 @@ def agent_socket(uid: int, deployment: str, node: str) -> Path:
     return node_dir(uid, deployment, node) / "agent.sock"
 
 
+def keys_dir(uid: int, deployment: str, node: str) -> Path:
+    """Where a node of another machine keeps the workflow's keys."""
+    return node_dir(uid, deployment, node) / "tls"
+
+
 def private(path: Path) -> Path:
     """`path` as a directory of ours that nobody else can enter, made where missing.
 

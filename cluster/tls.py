@@ -7,6 +7,7 @@ own key is never written down.
 
 import datetime
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from scsched.cluster import rundir
 from scsched.steps.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from distributed import Security
 
 _VALID = datetime.timedelta(days=400)
@@ -26,6 +29,14 @@ _SKEW = datetime.timedelta(days=1)
 """Clocks of nodes may be behind ours."""
 _CA = "ca.pem"
 ROLES = ("scheduler", "worker", "client")
+NODE_FILES = (_CA, "worker.pem", "worker-key.pem")
+"""All that a node of another machine is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    name: str
+    key: ec.EllipticCurvePrivateKey
 
 
 def make(directory: Path, *, now: datetime.datetime) -> None:
@@ -33,15 +44,12 @@ def make(directory: Path, *, now: datetime.datetime) -> None:
     rundir.private(directory)
     if (directory / _CA).is_file():
         return
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_name = _name("scsched workflow authority")
-    ca = _certificate(ca_name, ca_key.public_key(), ca_name, now, ca=True).sign(
-        ca_key, hashes.SHA256()
-    )
+    issuer = _Issuer("scsched workflow authority", ec.generate_private_key(ec.SECP256R1()))
+    ca = _certificate(issuer.name, issuer.key.public_key(), issuer, now)
     for role in ROLES:
         key = ec.generate_private_key(ec.SECP256R1())
-        signed = _certificate(_name(f"scsched {role}"), key.public_key(), ca_name, now, ca=False)
-        _write(directory / f"{role}.pem", _pem(signed.sign(ca_key, hashes.SHA256())))
+        signed = _certificate(f"scsched {role}", key.public_key(), issuer, now)
+        _write(directory / f"{role}.pem", _pem(signed))
         _write(directory / f"{role}-key.pem", _key_pem(key))
     _write(directory / _CA, _pem(ca))  # last: its presence says that the set is whole
 
@@ -55,33 +63,69 @@ def security(directory: Path) -> "Security":
 
     if not (directory / _CA).is_file():
         raise ConfigError(f"{directory}: holds no keys of a workflow; its driver makes them")
-    files = {f"tls_{role}_cert": str(directory / f"{role}.pem") for role in ROLES}
-    files |= {f"tls_{role}_key": str(directory / f"{role}-key.pem") for role in ROLES}
+    # A node of another machine has the worker's key alone.
+    roles = [role for role in ROLES if (directory / f"{role}-key.pem").is_file()]
+    files = {f"tls_{role}_cert": str(directory / f"{role}.pem") for role in roles}
+    files |= {f"tls_{role}_key": str(directory / f"{role}-key.pem") for role in roles}
     return Security(  # type: ignore[no-untyped-call]
         require_encryption=True, tls_ca_file=str(directory / _CA), **files
     )
 
 
+def self_signed(*, now: datetime.datetime) -> tuple[bytes, bytes, str]:
+    """Certificate and key in PEM, and the certificate's fingerprint, for who is known by it."""
+    issuer = _Issuer("scsched desk", ec.generate_private_key(ec.SECP256R1()))
+    made = _certificate(issuer.name, issuer.key.public_key(), issuer, now)
+    return _pem(made), _key_pem(issuer.key), made.fingerprint(hashes.SHA256()).hex()
+
+
+def store(directory: Path, files: "Mapping[str, str]") -> None:
+    """Keep keys that were fetched, as `make` leaves them; `ca.pem` last."""
+    rundir.private(directory)
+    for name in sorted(files, key=lambda name: name == _CA):
+        _write(directory / name, files[name].encode())
+
+
 def _certificate(
-    subject: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    issuer: x509.Name,
-    now: datetime.datetime,
-    *,
-    ca: bool,
-) -> x509.CertificateBuilder:
-    builder = x509.CertificateBuilder(
-        subject_name=subject,
-        issuer_name=issuer,
-        public_key=key,
-        serial_number=x509.random_serial_number(),
-        not_valid_before=now - _SKEW,
-        not_valid_after=now + _VALID,
-    ).add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-    if ca:
-        return builder
+    subject: str, key: ec.EllipticCurvePublicKey, issuer: _Issuer, now: datetime.datetime
+) -> x509.Certificate:
+    """With the extensions that OpenSSL's strict mode, Python 3.13's default, wants to see."""
+    own = issuer.key.public_key() == key
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    return builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
+    builder = (
+        x509.CertificateBuilder(
+            subject_name=_name(subject),
+            issuer_name=_name(issuer.name),
+            public_key=key,
+            serial_number=x509.random_serial_number(),
+            not_valid_before=now - _SKEW,
+            not_valid_after=now + _VALID,
+        )
+        .add_extension(x509.BasicConstraints(ca=own, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
+            critical=False,
+        )
+        .add_extension(_key_usage(signs=own), critical=True)
+    )
+    if not own:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
+    return builder.sign(issuer.key, hashes.SHA256())
+
+
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs,
+        crl_sign=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(text: str) -> x509.Name:

@@ -61,7 +61,9 @@ class NodeWorker(NoWebPages, Worker):
         local_directory: Path,
         join_s: float,
         on_close: Callable[[str], None],
+        host: str | None = None,
     ) -> None:
+        """:param host: our address as others see it; None: found by Dask."""
         self._on_close = on_close
         logging.getLogger("distributed").setLevel(logging.INFO)
         super().__init__(
@@ -73,6 +75,7 @@ class NodeWorker(NoWebPages, Worker):
             dashboard=False,
             local_directory=str(local_directory),
             death_timeout=join_s,
+            host=host,
         )
 
     async def close(  # type: ignore[override]  # as Worker's own

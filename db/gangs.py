@@ -31,6 +31,16 @@ class NewNode:
     zone: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a gang is to be asked for instead. Its nodes get tokens `<gang>-<index>`."""
+
+    gang: str
+    kind: str
+    zone: str
+    usd_per_hour: Decimal
+
+
 class _Wanted(Protocol):
     @property
     def pool(self) -> str: ...
@@ -80,6 +90,62 @@ def assemble(session: Session, gangs: Sequence[Gang], now: datetime) -> dict[int
         gang.run_id: (*(id_of[new.token] for new in gang.new_nodes), *gang.reuse_nodes)
         for gang in gangs
     }
+
+
+def retarget(session: Session, node_ids: Iterable[int], target: Target, now: datetime) -> None:
+    """Intend other nodes in place of these, before the provider hears of it.
+
+    Those that were launched all the same work for nobody, and are to be ended.
+    """
+    asked = [
+        row
+        for portion in portions(sorted(set(node_ids)))
+        for row in session.execute(_OF_GANG, {"ids": portion})
+    ]
+    left = [row.id for row in asked if row.launched_at is not None]
+    if left:
+        session.execute(_LEAVE, {"ids": left, "now": now})
+        charges.switch(session, dict.fromkeys(left), now)
+    told = []
+    for index, row in enumerate(asked):
+        new = {"token": f"{target.gang}-{index}", "kind": target.kind, "zone": target.zone,
+               "usd_per_hour": target.usd_per_hour}  # fmt: skip
+        if row.launched_at is None:
+            session.execute(update(nodes).where(nodes.c.id == row.id).values(new))
+            node_id = row.id
+        else:
+            again = {column: getattr(row, column) for column in _KEPT}
+            values = {**again, **new, "state": NodeState.REQUESTED, "created_at": now}
+            node_id = session.scalars(insert(nodes).returning(nodes.c.id), values).one()
+        where = " in ".join(word for word in (target.kind, target.zone) if word) or "another"
+        told.append(
+            event("node_retargeted", f"n{node_id}: {where} instead", workflow_id=row.workflow_id,
+                  run_id=row.run_id, node_id=node_id)
+        )  # fmt: skip
+    record(session, now, told)
+
+
+_OF_GANG = (
+    select(nodes)
+    .where(one_of_ids(nodes.c.id), nodes.c.ended_at.is_(None))
+    .where(nodes.c.terminate_asked_at.is_(None))
+    .order_by(nodes.c.id)
+)
+_LEAVE = (
+    update(nodes)
+    .where(one_of_ids(nodes.c.id))
+    .values(
+        run_id=None,
+        spare_for=None,
+        idle_since=bindparam("now", type_=nodes.c.idle_since.type),
+        terminate_asked_at=bindparam("now", type_=nodes.c.terminate_asked_at.type),
+        state=NodeState.DRAINING,
+    )
+)
+_KEPT = (
+    "workflow_id", "uid", "pool", "provider", "market", "cores", "memory_gib", "gpus", "run_id",
+    "last_run_id", "spare_for",
+)  # fmt: skip
 
 
 def free(session: Session, run_ids: Iterable[int], now: datetime) -> None:

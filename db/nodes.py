@@ -11,9 +11,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from scsched.db import charges
 from scsched.db.batches import one_of_ids, portions
@@ -65,6 +75,25 @@ class NodeRec:
         return f"n{self.id}"
 
 
+class Birth(NamedTuple):
+    """The provider has made a node; what it does not tell is None."""
+
+    node_id: int
+    provider_id: str
+    at: datetime | None = None
+    """From when it bills."""
+    usd_per_hour: Decimal | None = None
+
+
+class Death(NamedTuple):
+    """A node is gone."""
+
+    node_id: int
+    why: str
+    at: datetime | None = None
+    """Until when the provider bills, where it tells."""
+
+
 _LIVE = nodes.c.ended_at.is_(None)
 _COLUMNS = tuple(nodes.c[field.name] for field in fields(NodeRec))
 _ALL_LIVE = select(*_COLUMNS).where(_LIVE).order_by(nodes.c.id)
@@ -94,23 +123,32 @@ def of_runs(session: Session, run_ids: Iterable[int]) -> list[NodeRec]:
     return [node for ids in portions(run_ids) for node in _read(session, _OF_RUNS, ids=ids)]
 
 
-def launched(session: Session, answers: Iterable[tuple[int, str]], now: datetime) -> frozenset[int]:
-    """The provider has made these (node id, provider's id); they are paid for from now on.
-    Gives the nodes for which this was new."""
+def launched(
+    session: Session,
+    answers: Iterable[Birth | tuple[int, str]],
+    now: datetime,
+) -> frozenset[int]:
+    """The provider has made these; they are paid for from the moment that it tells, or from now
+    on. Gives the nodes for which this was new."""
     new: list[NodeRec] = []
-    for node_id, provider_id in answers:
+    for answer in answers:
+        birth = Birth(*answer)
+        at = min(birth.at or now, now)
+        price = {} if birth.usd_per_hour is None else {"usd_per_hour": birth.usd_per_hour}
         new += _changed(
             session,
-            [nodes.c.id == node_id, nodes.c.launched_at.is_(None), _LIVE],
-            provider_id=provider_id,
-            launched_at=now,
+            [nodes.c.id == birth.node_id, nodes.c.launched_at.is_(None), _LIVE],
+            provider_id=birth.provider_id,
+            launched_at=at,
+            priced_until=at,
             state=case(
                 (nodes.c.state == NodeState.REQUESTED, literal(NodeState.STARTING, _STATE)),
                 else_=nodes.c.state,
             ),
+            **price,
         )
-    charges.start(session, [_launched(node) for node in new], now)
-    return _told(session, now, "launched", new, "launched as {0.provider_id}")
+    charges.start(session, [_launched(node) for node in new])
+    return _told(session, now, "launched", new, "launched as {0.provider_id}{1}")
 
 
 def up(session: Session, node_ids: Iterable[int], now: datetime) -> frozenset[int]:
@@ -159,17 +197,24 @@ def ask_terminate(
     return _told(session, now, "terminate_asked", new, f"to be ended: {_escaped(why)}")
 
 
-def ended(session: Session, gone: Iterable[tuple[int, str]], now: datetime) -> frozenset[int]:
-    """The provider says that these (node id, why) are gone. Nothing is paid for them any more."""
+def ended(
+    session: Session, gone: Iterable[Death | tuple[int, str]], now: datetime
+) -> frozenset[int]:
+    """The provider says that these are gone. Nothing is paid for them after the moment that it
+    tells, or from now on."""
     new: list[NodeRec] = []
-    for node_id, why in gone:
-        new += _changed(
+    for one in gone:
+        death = Death(*one)
+        found = _changed(
             session,
-            [nodes.c.id == node_id, _LIVE],
+            [nodes.c.id == death.node_id, _LIVE],
             state=NodeState.ENDED,
-            ended_at=_not_before_launch(now),
-            end_reason=why,
+            ended_at=_not_before_launch(now) if death.at is None else _of_its_life(death.at),
+            end_reason=death.why,
         )
+        for node in found if death.at is not None else ():
+            charges.cut(session, node.id, node.ended_at or now)
+        new += found
     charges.stop(session, [node.id for node in new], now)
     return _told(session, now, "node_ended", new, "ended: {0.end_reason}")
 
@@ -188,8 +233,16 @@ def _not_before_launch(now: datetime) -> ColumnElement[datetime]:
     return case((last > at, last), else_=at)
 
 
+def _of_its_life(at: datetime) -> ColumnElement[datetime]:
+    """`at`, but never before the launch."""
+    then = literal(at, nodes.c.ended_at.type)
+    late = and_(nodes.c.launched_at.is_not(None), nodes.c.launched_at > then)
+    return case((late, nodes.c.launched_at), else_=then)
+
+
 def _launched(node: NodeRec) -> charges.Launched:
-    return charges.Launched(node.id, node.run_id, node.workflow_id, node.uid, node.usd_per_hour)
+    at = node.launched_at or node.created_at
+    return charges.Launched(node.id, node.run_id, node.workflow_id, node.uid, node.usd_per_hour, at)
 
 
 def _found(session: Session, *which: ColumnElement[bool]) -> list[NodeRec]:
@@ -213,7 +266,7 @@ def _told(
     told = [
         event(
             kind,
-            f"{node.name}: {text.format(node)}",
+            f"{node.name}: {text.format(node, _what(node))}",
             workflow_id=node.workflow_id,
             run_id=node.run_id,
             node_id=node.id,
@@ -222,6 +275,12 @@ def _told(
     ]
     record(session, now, told)
     return frozenset(node.id for node in changed)
+
+
+def _what(node: NodeRec) -> str:
+    """What it is and where, as far as its provider has such words."""
+    words = " in ".join(word for word in (node.kind, node.zone) if word)
+    return f", {words}" if words else ""
 
 
 def _escaped(text: str) -> str:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from hashlib import sha256
-from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
 from scsched.db.batches import portions
-from scsched.db.models import events, nodes, runs, steps, workflows
-from scsched.db.money import Interval, usd
+from scsched.db.charges import paid_for
+from scsched.db.models import charges, events, nodes, runs, steps, workflows
+from scsched.db.money import usd
 from scsched.db.receipts import hist as hist
 from scsched.db.receipts import receipt as receipt
 from scsched.db.receipts import runs_of as runs_of
@@ -39,8 +38,9 @@ def node_rows(
     which: list[ColumnElement[bool]] = [nodes.c.ended_at.is_(None)] if live else []
     if workflow_id is not None:
         which.append(nodes.c.workflow_id == workflow_id)
-    rows = session.execute(_NODES.where(*which).order_by(nodes.c.id))
-    return [NodeView(**row._mapping, usd=_node_usd(row, now)) for row in rows]
+    rows = session.execute(_NODES.where(*which).order_by(nodes.c.id)).all()
+    paid = paid_for(session, charges.c.node_id, [row.id for row in rows])
+    return [NodeView(**row._mapping, usd=usd(paid[row.id], now)) for row in rows]
 
 
 def events_after(
@@ -131,6 +131,9 @@ _NODES = (
         workflows.c.username,
         nodes.c.pool,
         nodes.c.provider,
+        nodes.c.provider_id,
+        nodes.c.kind,
+        nodes.c.zone,
         nodes.c.market,
         nodes.c.state,
         nodes.c.cores,
@@ -163,12 +166,6 @@ _EVENTS = select(
     events.c.kind,
     events.c.text,
 ).outerjoin(steps, steps.c.id == events.c.step_id)
-
-
-def _node_usd(row: Any, now: datetime) -> Decimal:
-    if row.launched_at is None:
-        return Decimal(0)
-    return usd([Interval(row.launched_at, row.ended_at, row.usd_per_hour)], now)
 
 
 def _has_tag(tags: Mapping[str, str], value: str, key: str | None) -> bool:

@@ -49,6 +49,8 @@ class Eligible:
     username: str
     market: Market
     exact: Exact
+    project: str | None
+    """Path of its workflow's project, once that is known."""
     ends: tuple[EndReason, ...] = ()
 
 
@@ -83,6 +85,7 @@ def eligible(
             username=row.username,
             market=row.market,
             exact=row.exact,
+            project=row.project,
             ends=ends.get(row.id, ()),
         )
         for row in found
@@ -110,6 +113,7 @@ _ELIGIBLE = (
         workflows.c.username,
         workflows.c.market,
         workflows.c.exact,
+        workflows.c.project,
     )
     .join(workflows, workflows.c.id == steps.c.workflow_id)
     .where(ELIGIBLE_STEPS, ~workflows.c.held, GATE_PASSED)

@@ -46,19 +46,22 @@ def receipt(session: Session, workflow_id: int, now: datetime) -> Receipt:
     if owner is None:
         raise NotFound(f"no workflow {workflow_id}", hint="scsched hist lists past ones")
     lines = runs_of(session, now, workflow_id=workflow_id)
-    idle = _intervals(
-        session.execute(
-            _CHARGES.where(charges.c.workflow_id == workflow_id, charges.c.run_id.is_(None))
-        )
-    )
-    total = _node_lives(session, workflow_id)
+    paid = session.execute(
+        _CHARGES.add_columns(nodes.c.up_at)
+        .join(nodes, nodes.c.id == charges.c.node_id)
+        .where(charges.c.workflow_id == workflow_id)
+    ).all()
+    idle = _intervals(row for row in paid if row.run_id is None)
+    boot = _booting([row for row in paid if row.run_id is not None])
     return Receipt(
         workflow_id=workflow_id,
         lines=tuple(lines),
+        boot_usd=money.usd(boot, now),
+        boot_hours=money.hours(boot, now),
         idle_usd=money.usd(idle, now),
         idle_hours=money.hours(idle, now),
-        total_usd=money.usd(total, now),
-        total_hours=money.hours(total, now),
+        total_usd=money.usd(_intervals(paid), now),
+        total_hours=money.hours(_intervals(paid), now),
         lost_iterations=sum(line.iterations_lost for line in lines),
         wall_s=((owner.ended_at or now) - owner.submitted_at).total_seconds(),
     )
@@ -151,13 +154,17 @@ def _intervals(rows: Iterable[Any]) -> list[Interval]:
     return [Interval(row.started_at, row.ended_at, row.usd_per_hour) for row in rows]
 
 
-def _node_lives(session: Session, workflow_id: int) -> list[Interval]:
-    rows = session.execute(
-        select(nodes.c.launched_at, nodes.c.ended_at, nodes.c.usd_per_hour).where(
-            nodes.c.workflow_id == workflow_id, nodes.c.launched_at.is_not(None)
-        )
-    )
-    return [Interval(row.launched_at, row.ended_at, row.usd_per_hour) for row in rows]
+def _booting(rows: Iterable[Any]) -> list[Interval]:
+    """The part of each charge before its node answered."""
+    return [
+        Interval(row.started_at, _earlier(row.ended_at, row.up_at), row.usd_per_hour)
+        for row in rows
+        if row.up_at is None or row.started_at < row.up_at
+    ]
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((at for at in (one, other) if at is not None), default=None)
 
 
 def _run_view(row: Any, paid: Sequence[Any], now: datetime) -> RunView:

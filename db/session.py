@@ -85,6 +85,14 @@ class Store:
             raise StoreError("database: it has no deployment id", hint="run: scsched db upgrade")
         return found
 
+    def secret(self) -> bytes:
+        """What only the broker of this database knows, given at its creation; 32 bytes."""
+        with self.read() as session:
+            found = session.scalar(select(meta.c.value).where(meta.c.key == "secret"))
+        if not isinstance(found, str):
+            raise StoreError("database: it has no secret", hint="run: scsched db upgrade")
+        return bytes.fromhex(found)
+
     def faults(self) -> tuple[str, ...]:
         """What the database finds wrong with its own file; empty when all is well."""
         if not engines.is_sqlite(self.url):

@@ -155,6 +155,9 @@ class NodeView:
     username: str
     pool: str
     provider: str
+    provider_id: str | None
+    kind: str
+    zone: str
     market: Market
     state: NodeState
     cores: int
@@ -193,11 +196,16 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a workflow cost: its runs line by line, the idle time of its nodes, and the total,
-    which is what its nodes cost from launch to end."""
+    """What a workflow cost: its runs line by line, the idle time of its nodes, and the total of
+    both, which is what its nodes cost from launch to end.
+
+    `boot_usd` and `boot_hours` are the part of the lines in which their nodes did not answer yet.
+    """
 
     workflow_id: int
     lines: tuple[RunView, ...]
+    boot_usd: Decimal
+    boot_hours: float
     idle_usd: Decimal
     idle_hours: float
     total_usd: Decimal

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, select
 
 from scsched.db.batches import portions
-from scsched.db.models import GATE_PASSED, LIVE_STEPS, nodes, runs, steps, workflows
+from scsched.db.models import GATE_PASSED, LIVE_STEPS, charges, nodes, runs, steps, workflows
 from scsched.db.money import Interval, usd
 from scsched.db.session import Session
 from scsched.db.views import CurrentStep, WorkflowView
@@ -178,14 +178,15 @@ def _front(session: Session, step_ids: Iterable[int]) -> dict[int, CurrentStep]:
 
 
 def _paid(session: Session, keys: Sequence[int]) -> Mapping[int, list[Any]]:
-    """The launched nodes of each workflow: their charges partition their lives."""
+    """The charges of each workflow: they partition the lives of its nodes. A node that lives has
+    an open one."""
     found: defaultdict[int, list[Any]] = defaultdict(list)
     query = select(
-        nodes.c.workflow_id, nodes.c.pool, nodes.c.launched_at, nodes.c.ended_at,
-        nodes.c.usd_per_hour,
-    ).where(nodes.c.launched_at.is_not(None))  # fmt: skip
+        charges.c.workflow_id, nodes.c.pool, charges.c.started_at, charges.c.ended_at,
+        charges.c.usd_per_hour,
+    ).join(nodes, nodes.c.id == charges.c.node_id).order_by(charges.c.node_id)  # fmt: skip
     for ids in portions(keys):
-        for row in session.execute(query.where(nodes.c.workflow_id.in_(ids))):
+        for row in session.execute(query.where(charges.c.workflow_id.in_(ids))):
             found[row.workflow_id].append(row)
     return found
 
@@ -203,8 +204,8 @@ def _workflow_view(
     first = min(active, key=lambda step: _ORDER.index(step.state), default=None)
     if first is None and waiting:
         first = front[waiting[0].first_id]
-    up = [node for node in paid if node.ended_at is None]
-    intervals = [Interval(node.launched_at, node.ended_at, node.usd_per_hour) for node in paid]
+    up = [charge for charge in paid if charge.ended_at is None]
+    intervals = [Interval(one.started_at, one.ended_at, one.usd_per_hour) for one in paid]
     values = {**row._mapping}
     outcome = values.pop("outcome")
     return WorkflowView(

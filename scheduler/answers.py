@@ -15,6 +15,7 @@ from scsched.db.views import (
     StepView,
     WorkflowView,
 )
+from scsched.scheduler.audit import Difference, Found
 from scsched.scheduler.broker import Unplaceable
 from scsched.scheduler.why import Standing, Why, why
 from scsched.steps.state import StepState
@@ -123,6 +124,9 @@ def node(view: NodeView) -> Json:
         "workflow": view.workflow_id,
         "pool": view.pool,
         "provider": view.provider,
+        "provider_id": view.provider_id,
+        "type": view.kind,
+        "zone": view.zone,
         "market": str(view.market),
         "state": str(view.state),
         "cores": view.cores,
@@ -157,12 +161,23 @@ def receipt(view: Receipt) -> Json:
     return {
         "workflow": view.workflow_id,
         "lines": [_line(line) for line in view.lines],
+        "boot_usd": _usd(view.boot_usd),
+        "boot_hours": view.boot_hours,
         "idle_usd": _usd(view.idle_usd),
         "idle_hours": view.idle_hours,
         "total_usd": _usd(view.total_usd),
         "total_hours": view.total_hours,
         "lost_iterations": view.lost_iterations,
         "wall_s": view.wall_s,
+    }
+
+
+def audit(found: Found) -> Json:
+    return {
+        "ok": found.ok,
+        "nodes": found.nodes,
+        "usd_per_hour": _usd(found.usd_per_hour),
+        "items": [_difference(one) for one in found.differences],
     }
 
 
@@ -234,6 +249,17 @@ def _line(view: RunView) -> Json:
         "iterations_lost": view.iterations_lost,
         "end_reason": str(view.end_reason) if view.end_reason else None,
         "usd": _usd(view.usd),
+    }
+
+
+def _difference(one: Difference) -> Json:
+    return {
+        "kind": one.kind,
+        "node": one.node.name if one.node else None,
+        "provider": one.provider,
+        "provider_id": one.seen.provider_id if one.seen else one.node and one.node.provider_id,
+        "sentence": one.sentence,
+        "fixed": one.fixed,
     }
 
 

@@ -60,6 +60,14 @@ class Action(BaseModel):
     by_steps: bool = False
 
 
+class Audit(BaseModel):
+    """The body of POST /v1/audit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fix: bool = False
+
+
 def make_app(settings: Settings, store: Store, services: Services, ticker: Ticker) -> FastAPI:
     """The application; every route needs to know who calls."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, title="scsched")
@@ -155,6 +163,10 @@ def make_app(settings: Settings, store: Store, services: Services, ticker: Ticke
     @app.get("/v1/nodes")
     def nodes(_: Caller, all: bool = False) -> Json:  # noqa: A002 - the query's own name
         return _answer(**desk.nodes(ended=all))
+
+    @app.post("/v1/audit")
+    def audit(peer: Caller, body: Audit) -> Json:
+        return _answer(**desk.audit(peer, fix=body.fix))
 
     @app.get("/v1/receipt/{workflow}")
     def receipt(peer: Caller, workflow: WorkflowId) -> Json:

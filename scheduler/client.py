@@ -130,6 +130,14 @@ class Client:
     def nodes(self, *, ended: bool = False) -> schema.NodesAnswer:
         return cast("schema.NodesAnswer", self._get("/v1/nodes", {"all": int(ended)}))
 
+    def audit(self, *, fix: bool = False) -> schema.AuditAnswer:
+        """The records against the providers' own lists; asks the providers, so it may take long."""
+        try:
+            answer = self._once("POST", "/v1/audit", {"fix": fix})
+        except Cut as exc:
+            raise self._unreachable("it ends the connection before it answers") from exc
+        return cast("schema.AuditAnswer", answer)
+
     def receipt(self, workflow: int) -> schema.ReceiptAnswer:
         return cast("schema.ReceiptAnswer", self._get(f"/v1/receipt/{workflow}"))
 

@@ -127,6 +127,21 @@ class Settings(Strict):
         """Whether nodes of other machines may come."""
         return any(pool.provider != registry.LOCAL for pool in self.pool)
 
+    @property
+    def storage_paths(self) -> tuple[str, ...]:
+        """Where nodes of other machines find projects."""
+        return tuple(storage.path for storage in self.storage.values()) if self.remote else ()
+
+    @property
+    def min_free_gib(self) -> float:
+        """What has to stay free where projects are."""
+        return max((storage.min_free_gib for storage in self.storage.values()), default=0.0)
+
+    @property
+    def floor_mib_per_s(self) -> float:
+        """Below it a node's storage is too slow to work on."""
+        return max((storage.floor_mib_per_s for storage in self.storage.values()), default=0.0)
+
     def site_classes(self) -> dict[str, ClassInfo]:
         return {
             name: from_site(name, found, where=f"classes.{name}")

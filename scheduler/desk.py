@@ -18,6 +18,7 @@ from scsched.scheduler.peercred import Peer
 from scsched.scheduler.protocol import Assignment, Beat, Orders
 from scsched.scheduler.selectors import select
 from scsched.scheduler.ticker import Services, utc_now
+from scsched.scheduler.tickets import Tickets
 from scsched.steps.errors import ConfigError, Fenced, NotFound, PermissionDenied, UsageError
 
 Json = dict[str, object]
@@ -30,6 +31,7 @@ class Desk:
         self._settings = settings
         self._store = store
         self._services = services
+        self._tickets = Tickets.of(store)
 
     def submit(self, body: Submission, peer: Peer) -> Json:
         steering.check_submitter(peer)
@@ -119,6 +121,7 @@ class Desk:
         with self._store.read() as session:
             rows = queries.node_rows(session, now, live=not ended)
             live = node_rows.live(session)
+        held = self._services.fleet.holds(now)
         return {
             "items": [answers.node(row) for row in rows],
             "pools": [
@@ -130,10 +133,20 @@ class Desk:
                     **_counts([node for node in live if node.pool == pool.name]),
                     "usd_per_hour": float(pool.usd_per_hour),
                     "classes": sorted(str(name) for name in pool.classes),
+                    "types": list(pool.types),
+                    "zones": list(pool.zones),
+                    "held": held[pool.name].sentence if pool.name in held else None,
                 }
                 for pool in self._services.fleet.pools
             ],
         }
+
+    def audit(self, peer: Peer, *, fix: bool) -> Json:
+        """The records against the providers' own lists."""
+        if fix:
+            steering.check_operator(peer)
+        found = self._services.audit.run(utc_now(), fix=fix)
+        return answers.audit(found)
 
     def receipt(self, workflow: int, peer: Peer) -> Json:
         with self._store.read() as session:
@@ -158,6 +171,11 @@ class Desk:
             relion_bin=str(self._settings.relion.bin),
             children=_children(steps),
             deployment=self._store.deployment(),
+            listen=self._settings.network.address,
+            remote=self._settings.remote,
+            storages=self._settings.storage_paths,
+            storage_min_free_gib=self._settings.min_free_gib,
+            storage_floor_mib_per_s=self._settings.floor_mib_per_s,
         )
 
     def beat(self, workflow: int, beat: Beat, peer: Peer) -> Orders:
@@ -170,7 +188,19 @@ class Desk:
             runs = open_runs_of(session, workflow)
             live = node_rows.live(session, workflow)
         end = not runs and not live and workflow not in self._services.drivers.wanted
-        return orders_of(runs, self._settings.times, exact=record.exact, end=end)
+        return orders_of(
+            runs,
+            self._settings.times,
+            exact=record.exact,
+            end=end,
+            live=live,
+            ticket=self._ticket,
+        )
+
+    def _ticket(self, node: node_rows.NodeRec) -> str:
+        """For a node of another machine."""
+        pool = self._services.fleet.pool(node.pool)
+        return self._tickets.ticket(node.token) if pool is not None and pool.remote else ""
 
     @property
     def _unplaced(self) -> Mapping[int, Unplaceable]:

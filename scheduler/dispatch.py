@@ -2,38 +2,58 @@
 
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from scsched.cluster.pools import Market
 from scsched.db import nodes as node_rows
 from scsched.db import queue, runs
-from scsched.db.gangs import NewNode
-from scsched.db.models import Exact, NodeState
+from scsched.db.exposure import lives_of
+from scsched.db.former import Pace, paces_of
+from scsched.db.models import Exact
 from scsched.db.models import Market as Recorded
-from scsched.db.nodes import NodeRec
 from scsched.db.queue import Eligible
 from scsched.db.runs import NewRun
 from scsched.db.session import Session, Store
-from scsched.scheduler.broker import Placement, Room, Unplaceable, Want, place
+from scsched.scheduler.broker import Placement, Unplaceable, Want, place, threads_at_work
+from scsched.scheduler.fencing import FENCE_S
 from scsched.scheduler.fleet import Fleet
+from scsched.scheduler.offers import exposures, nodes_of, room_at
+from scsched.scheduler.preempt import Work
+from scsched.scheduler.room import Room
 from scsched.steps.errors import StaleStep
 from scsched.steps.resume import EXACT_PROTOCOLS
-from scsched.steps.spec import Demand, Shape
-from scsched.steps.state import INFRASTRUCTURE
+from scsched.steps.spec import Demand, Resume, Shape
+from scsched.steps.state import INFRASTRUCTURE, PendingReason
 
 log = logging.getLogger("scsched.dispatch")
 STEPS_A_TICK = 500
 PORTION = 50
+HISTORY = timedelta(days=7)
+"""How far back the lives of spot nodes are looked at."""
+
+Unproven = Callable[[], Mapping[int, str]]
+"""Steps that may not start before a node of their last run is proven gone, and why."""
+Storage = Callable[[datetime], Mapping[int, Unplaceable]]
+"""Workflows whose storage takes no new work, and why."""
 
 
 class Dispatch:
     """Places eligible steps; remembers the last tick's refusals for `scsched why`."""
 
-    def __init__(self, store: Store, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        *,
+        unproven: Unproven = dict,
+        storage: Storage = lambda now: {},
+    ) -> None:
         self._store = store
         self._fleet = fleet
+        self._unproven = unproven
+        self._storage = storage
         self.unplaced: dict[int, Unplaceable] = {}
         self.waiting: frozenset[tuple[str, int]] = frozenset()
         """(pool, workflow) pairs with a step that waits for room."""
@@ -44,24 +64,50 @@ class Dispatch:
             placed = self._place(session, now)
         if not placed:
             return 0
-        return self._open([_new_run(step, found) for step, found in placed], now)
+        return self._open([self._new_run(step, found) for step, found in placed], now)
 
     def _place(self, session: Session, now: datetime) -> list[tuple[Eligible, Placement]]:
         placed: list[tuple[Eligible, Placement]] = []
         unplaced: dict[int, Unplaceable] = {}
         waiting: set[tuple[str, int]] = set()
-        room = room_of(node_rows.live(session))
+        unproven, storage = self._unproven(), self._storage(now)
+        room = room_at(node_rows.live(session), self._fleet, unproven, now)
         for step in self._eligible(session, now, room):
-            found = place(want_of(step), self._fleet.pools, room)
+            if step.step_id in unproven:
+                word = Unplaceable(PendingReason.NODE_FENCING, unproven[step.step_id])
+                unplaced[step.step_id] = word
+                waiting |= set(self._cooling(room, step.workflow_id))
+                continue
+            if step.workflow_id in storage:
+                unplaced[step.step_id] = storage[step.workflow_id]
+                continue
+            found = place(self._want(session, step, room, now), self._fleet.pools, room)
             if isinstance(found, Unplaceable):
                 unplaced[step.step_id] = found
                 room.reserved.update(found.pools)
                 waiting |= {(pool, step.workflow_id) for pool in found.pools}
                 continue
-            room.take(found, step.workflow_id)
+            room.take(found.pool.name, step.workflow_id, found.reuse, found.new)
             placed.append((step, found))
         self.unplaced, self.waiting = unplaced, frozenset(waiting)
         return placed
+
+    def _cooling(self, room: Room, workflow_id: int) -> Iterable[tuple[str, int]]:
+        """Where survivors would be let go before the proof is there that their step waits for."""
+        for name, owner in room.idle:
+            pool = self._fleet.pool(name)
+            if owner == workflow_id and pool is not None and pool.warm_s < FENCE_S:
+                yield name, owner
+
+    def _want(self, session: Session, step: Eligible, room: Room, now: datetime) -> Want:
+        """Of an interrupted step also how long its iterations are, and its pools' history."""
+        want = want_of(step)
+        if not want.interrupted:
+            return want
+        if not room.exposure:
+            room.exposure = exposures(lives_of(session, now - HISTORY, now))
+        pace = paces_of(session, [step.step_id]).get(step.step_id)
+        return replace(want, iteration_thread_s=_thread_s(pace, now))
 
     def _eligible(self, session: Session, now: datetime, room: Room) -> Iterable[Eligible]:
         """By portions, until every pool is waited for: then nothing behind them can start."""
@@ -83,6 +129,21 @@ class Dispatch:
             log.info("not opened: %s", exc)
             return 0
 
+    def _new_run(self, step: Eligible, placement: Placement) -> NewRun:
+        token = secrets.token_hex(16)
+        pool = placement.pool
+        tokens = [f"{token[:24]}-{i}" for i in range(placement.new)]
+        return NewRun(
+            step_id=step.step_id,
+            epoch=step.epoch,
+            pool=pool.name,
+            market=Recorded(pool.market),
+            layout=_layout(placement),
+            token=token,
+            new_nodes=nodes_of(self._fleet, pool, placement.zone, tokens),
+            reuse_nodes=placement.reuse,
+        )
+
 
 def want_of(step: Eligible) -> Want:
     return Want(
@@ -95,6 +156,7 @@ def want_of(step: Eligible) -> Want:
         allow_spot=step.allow_spot,
         larger=step.larger,
         interrupted=bool(step.ends) and step.ends[-1] in INFRASTRUCTURE,
+        project=step.project,
     )
 
 
@@ -105,40 +167,15 @@ def _demand(step: Eligible) -> Demand:
     return step.demand
 
 
-def room_of(live: Iterable[NodeRec]) -> Room:
-    """Nodes that live, by pool; those without a run are idle for their own workflow."""
-    room = Room()
-    for node in live:
-        room.alive[node.pool] = room.alive.get(node.pool, 0) + 1
-        if node.run_id is None and node.state is NodeState.UP and node.terminate_asked_at is None:
-            room.idle.setdefault((node.pool, node.workflow_id), []).append(node.id)
-    return room
-
-
-def _new_run(step: Eligible, placement: Placement) -> NewRun:
-    token = secrets.token_hex(16)
-    pool = placement.pool
-    new_nodes = tuple(
-        NewNode(
-            token=f"{token[:24]}-{i}",
-            provider=pool.provider,
-            cores=pool.cores,
-            memory_gib=pool.memory_gib,
-            gpus=pool.gpus,
-            usd_per_hour=pool.usd_per_hour,
-        )
-        for i in range(placement.new)
-    )
-    return NewRun(
-        step_id=step.step_id,
-        epoch=step.epoch,
-        pool=pool.name,
-        market=Recorded(pool.market),
-        layout=_layout(placement),
-        token=token,
-        new_nodes=new_nodes,
-        reuse_nodes=placement.reuse,
-    )
+def _thread_s(pace: Pace | None, now: datetime) -> float | None:
+    """Seconds of one thread that an iteration of the step takes."""
+    if pace is None:
+        return None
+    seconds = Work.of_run(Resume.ITERATION, pace.progress, now).seconds_per_iteration
+    ranks, threads = pace.layout.get("ranks"), pace.layout.get("threads")
+    if seconds is None or not isinstance(ranks, int) or not isinstance(threads, int):
+        return None
+    return seconds * threads_at_work(ranks, threads)
 
 
 def _layout(placement: Placement) -> dict[str, object]:

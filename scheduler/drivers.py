@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scsched.cluster.processes import Process
-from scsched.cluster.provider import Join, Owner
+from scsched.cluster.provider import Desk, Join, Owner
 from scsched.db import drivers as driver_rows
 from scsched.db import nodes as node_rows
 from scsched.db.drivers import DriverRec
@@ -80,6 +80,7 @@ class Drivers:
             scheduler_address=record.address,
             tls_dir=Path(str(tls_dir)),
             work_dir=self._programs.work_dir(node.workflow_id),
+            desk=_desk(record),
         )
         return owner, join
 
@@ -133,3 +134,11 @@ class Drivers:
     def _record(self, workflow_id: int, epoch: int, process: Process, now: datetime) -> None:
         with self._store.write() as session:
             driver_rows.started(session, workflow_id, epoch, process.pid, process.start_ticks, now)
+
+
+def _desk(record: DriverRec) -> Desk | None:
+    """Where its remote nodes fetch their keys."""
+    found = (record.info or {}).get("desk")
+    if not isinstance(found, dict):
+        return None
+    return Desk(address=str(found["address"]), fingerprint=str(found["fingerprint"]))

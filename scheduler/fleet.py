@@ -4,17 +4,25 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
 
-from scsched.cluster.pools import Pool
+from scsched.cluster.pools import Candidate, Market, Pool
 from scsched.cluster.provider import (
     Launched,
     LaunchRequest,
     Notice,
+    Price,
     Provider,
     ProviderError,
     Refused,
     Seen,
+    Traits,
 )
+from scsched.scheduler import candidates
+from scsched.scheduler.background import Background
+from scsched.scheduler.caps import Limits
+from scsched.scheduler.holds import Hold, Holds
 
 log = logging.getLogger("scsched.fleet")
 
@@ -30,22 +38,47 @@ class Census:
     notices: Mapping[str, Notice]
     provider_of: Mapping[str, str] = field(default_factory=dict)
     """Name of the provider that listed the node, by launch token."""
+    listing: Mapping[str, int] = field(default_factory=dict)
+    """Number of each provider's listing. The same number in two censuses is one and the same
+    listing, which proves nothing twice."""
 
 
 class Fleet:
     """All pools of the site, and the provider that each belongs to."""
 
-    def __init__(self, pools: Sequence[Pool], providers: Mapping[str, Provider]) -> None:
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        providers: Mapping[str, Provider],
+        limits: Limits | None = None,
+    ) -> None:
         self.pools = tuple(pools)
+        self.limits = limits or Limits()
         self._by_name = {pool.name: pool for pool in pools}
         self._providers = providers
         self._census: Census | None = None
         self._taken_at = 0.0
         self._asked: set[str] = set()
+        self._listings = 0
+        self._holds = Holds()
+        self._refused: dict[str, dict[Candidate, datetime]] = {}
+        self._prices: dict[str, dict[Market, dict[Candidate, Decimal]]] = {}
+        self._now = datetime.min.replace(tzinfo=UTC)
 
     def pool(self, name: str) -> Pool | None:
         """None for a pool that was taken out of the configuration while nodes of it live."""
         return self._by_name.get(name)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return tuple(self._providers)
+
+    def traits(self, provider: str) -> Traits | None:
+        """None for a provider that was taken out of the configuration."""
+        found = self._providers.get(provider)
+        return found.traits if found is not None else None
+
+    # Nodes
 
     def census(self, age_s: float = 0.0) -> Census:
         """The last one while it is younger than `age_s` and nothing was asked for since."""
@@ -53,21 +86,47 @@ class Fleet:
             self._taken_at, self._census = time.monotonic(), self._counted()
         return self._census
 
+    def fresh(self) -> Census:
+        """The providers' own lists as they are now, without notices. Blocks, for any thread."""
+        seen: dict[str, Seen] = {}
+        provider_of: dict[str, str] = {}
+        silent = set()
+        for name, provider in self._providers.items():
+            try:
+                listed = provider.fresh() if isinstance(provider, Background) else provider.list()
+            except ProviderError as exc:
+                log.warning("provider %s does not answer: %s", name, exc)
+                silent.add(name)
+                continue
+            seen |= {node.token: node for node in listed}
+            provider_of |= dict.fromkeys((node.token for node in listed), name)
+        return Census(seen=seen, silent=frozenset(silent), notices={}, provider_of=provider_of)
+
     def _counted(self) -> Census:
         seen: dict[str, Seen] = {}
         notices: dict[str, Notice] = {}
         provider_of: dict[str, str] = {}
-        silent = set()
+        listing: dict[str, int] = {}
+        silent: dict[str, str] = {}
         for name, provider in self._providers.items():
             try:
                 listed = {node.token: node for node in provider.list()}
                 seen |= listed
                 provider_of |= dict.fromkeys(listed, name)
+                listing[name] = self._number(provider)
                 notices |= {notice.token: notice for notice in provider.notices()}
             except ProviderError as exc:
                 log.warning("provider %s does not answer: %s", name, exc)
-                silent.add(name)
-        return Census(seen=seen, silent=frozenset(silent), notices=notices, provider_of=provider_of)
+                silent[name] = f"provider {name} does not answer: {exc}"
+        self._holds.set_silent(
+            {one.name: silent[one.provider] for one in self.pools if one.provider in silent}
+        )
+        return Census(seen, frozenset(silent), notices, provider_of, listing)
+
+    def _number(self, provider: Provider) -> int:
+        """Of the listing that it gave just now."""
+        self._listings += 1
+        return provider.number if isinstance(provider, Background) else self._listings
 
     def launch(self, requests: Iterable[LaunchRequest]) -> list[Launched | Refused]:
         """Ask for nodes. Safe to repeat: a token launches once."""
@@ -85,6 +144,11 @@ class Fleet:
         """Whether a provider has heard of this intent since the broker started."""
         return token in self._asked
 
+    def under_way(self, provider: str, token: str) -> bool:
+        """Whether a launch of it that we have asked for may still happen."""
+        found = self._providers.get(provider)
+        return isinstance(found, Background) and found.under_way(token)
+
     def terminate(self, tokens: Mapping[str, Sequence[str]]) -> None:
         """Ask for nodes to end, by provider name. Already gone is done."""
         self._census = None
@@ -93,6 +157,70 @@ class Fleet:
                 self._providers[name].terminate(group)
             except ProviderError as exc:
                 log.warning("provider %s: terminate: %s", name, exc)
+
+    def close(self) -> None:
+        """Stop the threads that call remote providers."""
+        for provider in self._providers.values():
+            if isinstance(provider, Background):
+                provider.close()
+
+    # What to ask for
+
+    def first_candidate(self, pool: Pool, zone: str | None = None) -> tuple[Candidate, Decimal]:
+        """What a new gang of the pool is to be asked for first, and its price an hour.
+
+        :param zone: of the nodes that the gang takes over; None or empty: any will do.
+        """
+        prices, refused = self._known(pool)
+        wanted = zone or ""
+        ordered = candidates.order(pool, prices, refused, self._now, zone=wanted)
+        first = ordered[0] if ordered else Candidate(next(iter(pool.types), ""), wanted)
+        return first, candidates.price_of(pool, first, prices)
+
+    def next_candidate(self, pool: Pool, zone: str = "") -> tuple[Candidate, Decimal] | None:
+        """One that was not refused lately; None: there is none left."""
+        prices, refused = self._known(pool)
+        left = candidates.untried(pool, prices, refused, self._now, zone=zone)
+        return (left[0], candidates.price_of(pool, left[0], prices)) if left else None
+
+    def refused(self, pool: Pool, candidate: Candidate, now: datetime) -> None:
+        """The provider has none of these now."""
+        self._refused.setdefault(pool.name, {})[candidate] = now
+
+    def tick(self, now: datetime) -> None:
+        """What is remembered of refusals is as of `now`."""
+        self._now = now
+
+    def prices(self, provider: str, pools: Sequence[Pool], since: datetime) -> Sequence[Price]:
+        """See `Provider.prices`.
+
+        :raises ProviderError: nothing can be said about prices.
+        """
+        found = self._providers.get(provider)
+        return found.prices(pools, since) if found is not None else ()
+
+    def set_prices(self, provider: str, prices: Mapping[Market, dict[Candidate, Decimal]]) -> None:
+        """What the provider's candidates cost now."""
+        self._prices[provider] = dict(prices)
+
+    def _known(self, pool: Pool) -> tuple[candidates.Prices, Mapping[Candidate, datetime]]:
+        prices = self._prices.get(pool.provider, {}).get(pool.market, {})
+        return prices, self._refused.get(pool.name, {})
+
+    # Pools in which nothing may be launched now
+
+    def hold(self, pool: str, hold: Hold) -> None:
+        """Launch nothing in the pool until then."""
+        log.warning("pool %s is held: %s", pool, hold.sentence)
+        self._holds.put(pool, hold)
+
+    def set_capped(self, capped: Mapping[str, str]) -> None:
+        """Pools in which caps leave no room for one more node, and why; until the next call."""
+        self._holds.set_capped(capped)
+
+    def holds(self, now: datetime) -> Mapping[str, Hold]:
+        """Pools in which nothing is launched now, and why."""
+        return self._holds.at(now)
 
 
 def _grouped(requests: Iterable[LaunchRequest]) -> dict[str, list[LaunchRequest]]:

@@ -1,8 +1,9 @@
 """What the drivers' beats say that the database does not know yet."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 
 from scsched.cluster.provider import Notice
@@ -18,6 +19,7 @@ from scsched.db.session import Session
 from scsched.scheduler.protocol import Beat, Phase, RunReport
 from scsched.steps.state import StepState
 
+log = logging.getLogger("scsched.news")
 Reports = Mapping[tuple[int, int], RunReport]
 _STARTED = frozenset({Phase.RUNNING, Phase.COMPLETING})
 
@@ -58,11 +60,7 @@ class News:
                 if beat.project and w in drivers and drivers[w].project != beat.project
             ],
             up=[node.id for node in _up(beats, nodes)],
-            notices=[
-                (node.id, notices[node.token].deadline)
-                for node in nodes.values()
-                if node.notice_at is None and node.token in notices
-            ],
+            notices=list(_noticed(beats, nodes, notices)),
             placed=[
                 (run.step_id, report.object_id, report.job_dir)
                 for run, report in pairs
@@ -126,8 +124,38 @@ def _is_new(beat: Beat, record: DriverRec | None) -> bool:
     return record is not None and (beat.address, _info(beat)) != (record.address, record.info)
 
 
+def _noticed(
+    beats: Mapping[int, Beat], nodes: Mapping[int, NodeRec], notices: Mapping[str, Notice]
+) -> Iterable[tuple[int, datetime]]:
+    """Nodes that are to be taken back and were not known to be: from the node itself through its
+    driver, or from the provider. Whoever says it first is heard; of both at once the earlier."""
+    heard = {
+        (w, report.name): deadline
+        for w, beat in beats.items()
+        for report in beat.nodes
+        if report.notice_deadline and (deadline := _moment(report.notice_deadline))
+    }
+    for node in nodes.values():
+        said = [notices[node.token].deadline] if node.token in notices else []
+        if (own := heard.get((node.workflow_id, node.name))) is not None:
+            said.append(own)
+        if node.notice_at is None and said:
+            yield node.id, min(said)
+
+
+def _moment(text: str) -> datetime | None:
+    """A time as a node wrote it; without a zone it is UTC. None: it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        log.warning("a notice for %r: that is no time", text[:40])
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def _info(beat: Beat) -> dict[str, object]:
-    return {"tls_dir": beat.tls_dir, "problem": beat.problem}
+    desk = {"desk": beat.desk.model_dump()} if beat.desk is not None else {}
+    return {"tls_dir": beat.tls_dir, "problem": beat.problem, **desk}
 
 
 def _up(beats: Mapping[int, Beat], nodes: Mapping[int, NodeRec]) -> Iterable[NodeRec]:

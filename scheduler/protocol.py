@@ -148,6 +148,8 @@ class RunOrder(_Message):
 
 class Orders(_Message):
     runs: tuple[RunOrder, ...] = ()
+    nodes: tuple[NodeOrder, ...] = ()
+    """That may come and have no run yet: replacements, asked for at a notice."""
     end: bool = False
     """Nothing is left to do: end yourself."""
 
@@ -169,5 +171,7 @@ class Assignment(_Message):
     """Address on which nodes reach the driver."""
     remote: bool = False
     """Nodes of other machines may come: what they share lies beside the project."""
+    storages: tuple[str, ...] = ()
+    """Where those nodes have shared storage: the project has to be under one of these."""
     storage_min_free_gib: float = 0.0
     storage_floor_mib_per_s: float = 0.0

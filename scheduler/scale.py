@@ -1,33 +1,24 @@
 """Bring nodes up and let them go: launch what was intended, end what nobody wants."""
 
-import logging
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from scsched.cluster.provider import (
-    BadRequest,
-    Join,
-    Launched,
-    LaunchRequest,
-    Owner,
-    Refused,
-    Throttled,
-    Unreachable,
-)
+from scsched.cluster.pools import Market, Pool
 from scsched.cluster.provider import NodeState as Existence
 from scsched.db import nodes as node_rows
 from scsched.db.models import NodeState
 from scsched.db.nodes import NodeRec
-from scsched.db.session import Store
+from scsched.db.session import Session, Store
+from scsched.db.soon import Soon, soon, unfinished
+from scsched.scheduler.broker import Want, accepts
 from scsched.scheduler.fleet import Census, Fleet
-
-log = logging.getLogger("scsched.scale")
+from scsched.scheduler.intents import Joining
+from scsched.scheduler.launching import Launching
+from scsched.scheduler.reaper import Reaper
 
 _USELESS = (NodeState.REQUESTED, NodeState.DRAINING)
 """Of nodes without a run: nothing will start on them."""
-
-Joining = Callable[[NodeRec], tuple[Owner, Join] | None]
-"""Whom a node belongs to and which Dask scheduler it joins; None until the driver is there."""
 
 
 class Scale:
@@ -37,8 +28,8 @@ class Scale:
     def __init__(self, store: Store, fleet: Fleet, deployment: str, joining: Joining) -> None:
         self._store = store
         self._fleet = fleet
-        self._deployment = deployment
-        self._joining = joining
+        self._launching = Launching(store, fleet, joining, deployment)
+        self.reaper = Reaper(store, fleet)
 
     def tick(
         self,
@@ -54,94 +45,61 @@ class Scale:
         """
         with self._store.read() as session:
             live = node_rows.live(session)
-        self._launch([node for node in live if node.state is NodeState.REQUESTED], now)
-        self._release(live, waiting, wanted, now)
-        self._terminate([node.token for node in live if _to_end(node, census)], census)
-        self._terminate(list(_strangers(live, census)), census)
-
-    def _launch(self, requested: Iterable[NodeRec], now: datetime) -> None:
-        requests = {
-            node.token: (node, request)
-            for node in requested
-            if node.run_id is not None and (request := self._request(node))
-        }
-        if not requests:
-            return
-        launched: list[tuple[int, str]] = []
-        for answer in self._fleet.launch(request for _, request in requests.values()):
-            node = requests[answer.token][0]
-            if isinstance(answer, Launched):
-                launched.append((node.id, answer.provider_id))
-            else:
-                self._refused(node, answer, now)
-        if launched:
+            over = self._over(session, live, waiting, wanted, now)
+        self._launching.tick(now, census, live)
+        if over:
             with self._store.write() as session:
-                node_rows.launched(session, launched, now)
+                node_rows.ask_terminate(session, over, "idle", now)
+        self._terminate([node.token for node in live if _to_end(node, census)], census)
+        self.reaper.tick(now, census, live)
 
-    def _request(self, node: NodeRec) -> LaunchRequest | None:
-        pool = self._fleet.pool(node.pool)
-        joining = self._joining(node)
-        if pool is None or joining is None:
-            return None
-        owner, join = joining
-        return LaunchRequest(
-            token=node.token,
-            name=node.name,
-            pool=pool,
-            owner=owner,
-            join=join,
-            deployment=self._deployment,
-        )
-
-    def _refused(self, node: NodeRec, refused: Refused, now: datetime) -> None:
-        """The provider will not; the run that waits for this node ends as NO_CAPACITY.
-
-        After no answer, or "not now", the same token is tried again at the next tick.
-        """
-        log.warning("node n%d refused: %s", node.id, refused.error)
-        if isinstance(refused.error, Throttled | Unreachable):
-            return
-        why = f"refused: {refused.error}"
-        with self._store.write() as session:
-            if isinstance(refused.error, BadRequest):
-                # Said too of a token whose node came and went unheard of: the listings tell.
-                node_rows.ask_terminate(session, [node.id], why, now)
-            else:
-                node_rows.ended(session, [(node.id, why)], now)
-
-    def _release(
+    def _over(
         self,
+        session: Session,
         live: Iterable[NodeRec],
         waiting: Collection[tuple[str, int]],
         wanted: Collection[int],
         now: datetime,
-    ) -> None:
-        """Idle past its pool's warm time, or nobody but another workflow has a use for it.
-
-        One under notice, or whose run ended before it was launched, is of no use to anybody.
-        """
-        short = {pool for pool, _ in waiting}
-        over = [
-            node.id
-            for node in live
-            if node.run_id is None
+    ) -> list[int]:
+        """Nodes without a run that nobody has a use for any more."""
+        free = [node for node in live if node.run_id is None and node.terminate_asked_at is None]
+        spares = [node for node in free if node.spare_for is not None]
+        idle = [
+            node
+            for node in free
+            if node.spare_for is None
             and node.idle_since is not None
-            and node.terminate_asked_at is None
             and (node.state in _USELESS or (node.pool, node.workflow_id) not in waiting)
-            and (
-                node.state in _USELESS
+        ]
+        wants = _wants(session, {node.workflow_id for node in idle})
+        short = {pool for pool, _ in waiting}
+        return [
+            *(
+                node.id
+                for node in idle
+                if node.state in _USELESS
                 or node.pool in short
                 or node.workflow_id not in wanted
-                or now - node.idle_since > self._warm(node)
-            )
+                or not self._keeps(node, wants[node.workflow_id], now)
+            ),
+            *self._spent(session, spares, now),
         ]
-        if over:
-            with self._store.write() as session:
-                node_rows.ask_terminate(session, over, "idle", now)
 
-    def _warm(self, node: NodeRec) -> timedelta:
+    def _keeps(self, node: NodeRec, wants: Iterable[Want], now: datetime) -> bool:
+        """Warm, and for a step that could use it soon."""
         pool = self._fleet.pool(node.pool)
-        return timedelta(seconds=pool.warm_s if pool else 0.0)
+        if pool is None or node.idle_since is None:
+            return False
+        warm = now - node.idle_since <= timedelta(seconds=pool.warm_s)
+        return warm and any(accepts(pool, want) for want in wants)
+
+    def _spent(self, session: Session, spares: Sequence[NodeRec], now: datetime) -> Iterable[int]:
+        """Replacements whose step has ended, or did not come for them while they were warm."""
+        alive = unfinished(session, {node.spare_for for node in spares if node.spare_for})
+        for node in spares:
+            late = now - node.created_at > _spare_life(self._fleet.pool(node.pool))
+            if late or node.spare_for not in alive or node.state is NodeState.DRAINING:
+                yield node.id
 
     def _terminate(self, asked: Iterable[str], census: Census) -> None:
         tokens: dict[str, list[str]] = {}
@@ -152,17 +110,32 @@ class Scale:
             self._fleet.terminate(tokens)
 
 
+def _wants(session: Session, workflow_ids: Collection[int]) -> Mapping[int, list[Want]]:
+    found: defaultdict[int, list[Want]] = defaultdict(list)
+    for step in soon(session, workflow_ids) if workflow_ids else ():
+        found[step.workflow_id].append(_want(step))
+    return found
+
+
+def _want(step: Soon) -> Want:
+    return Want(
+        step_id=step.step_id,
+        workflow_id=step.workflow_id,
+        resource_class=step.resource_class,
+        demand=step.demand,
+        market=Market(step.market),
+        long_lived=step.long_lived,
+        allow_spot=step.allow_spot,
+        larger=step.larger,
+    )
+
+
+def _spare_life(pool: Pool | None) -> timedelta:
+    return timedelta(seconds=pool.boot_s + pool.warm_s if pool else 0.0)
+
+
 def _to_end(node: NodeRec, census: Census) -> bool:
     """Asked to end, or dead with processes left."""
     seen = census.seen.get(node.token)
     half_dead = seen is not None and seen.state is Existence.STOPPING
     return node.terminate_asked_at is not None or half_dead
-
-
-def _strangers(live: Iterable[NodeRec], census: Census) -> Iterable[str]:
-    """Nodes of ours that run though no record says so: given up while their provider was late."""
-    known = {node.token for node in live}
-    for token, seen in census.seen.items():
-        if token not in known and seen.state is not Existence.TERMINATED:
-            log.warning("node %s (%s) is nobody's; ended", seen.provider_id, token)
-            yield token

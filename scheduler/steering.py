@@ -71,6 +71,15 @@ def check_submitter(peer: Peer) -> None:
         raise PermissionDenied(f"uid {peer.uid} has no account here to run anything as") from exc
 
 
+def check_operator(peer: Peer) -> None:
+    """:raises PermissionDenied: neither root nor whom the broker runs as."""
+    if peer.uid not in (0, os.geteuid()):
+        raise PermissionDenied(
+            "only who runs the broker may mend its records",
+            hint="look without --fix, or ask whoever runs the broker",
+        )
+
+
 def check_owner(session: Session, workflows: Sequence[int], peer: Peer) -> None:
     """:raises PermissionDenied: one of them is somebody else's."""
     if peer.uid in (0, os.geteuid()):

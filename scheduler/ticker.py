@@ -6,6 +6,7 @@ player     local spot nodes are taken back as the schedule says
 dispatch   eligible steps get their nodes
 drivers    workflows with something to run get their driver
 scale      nodes come and go
+prices     what they cost follows the market
 """
 
 import logging
@@ -14,12 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from scsched.scheduler.audit import Audit
 from scsched.scheduler.dispatch import Dispatch
 from scsched.scheduler.drivers import Drivers
 from scsched.scheduler.fleet import Fleet
 from scsched.scheduler.inbox import Inbox
 from scsched.scheduler.monitor import Monitor
 from scsched.scheduler.player import Player
+from scsched.scheduler.prices import Prices
 from scsched.scheduler.protocol import Beat, Hint
 from scsched.scheduler.scale import Scale
 from scsched.steps.errors import StoreBusy, StoreFull, StoreLost
@@ -42,6 +45,8 @@ class Services:
     dispatch: Dispatch
     drivers: Drivers
     scale: Scale
+    prices: Prices
+    audit: Audit
 
     def tick(self, now: datetime, census_age_s: float = 0.0) -> None:
         """Everything once.
@@ -57,6 +62,7 @@ class Services:
             self.dispatch.tick(now)
             self.drivers.tick(now)
             self.scale.tick(now, census, self.dispatch.waiting, self.drivers.wanted)
+            self.prices.tick(now)
         finally:
             self.inbox.ticked()
 

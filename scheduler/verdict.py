@@ -12,6 +12,9 @@ from scsched.steps.state import EndReason
 RECLAIMED = "spot"
 """What a provider says of a node that was taken back."""
 
+SILENT = "silent"
+"""A node that its driver hears no more, and of which its provider has not said that it is gone."""
+
 _BY_HINT = {
     Hint.COMPLETED: EndReason.COMPLETED,
     Hint.FAILED: EndReason.FAILED,
@@ -34,7 +37,7 @@ def judge(
     """The one reason.
 
     :param stop_reason: what the broker had asked the driver to stop the run for.
-    :param lost: the provider's words for the nodes of the gang that are gone.
+    :param lost: for each node of the gang that is gone, its provider's word; SILENT if it has none.
     :param noticed: a node of the gang is under notice to be taken back.
     """
     if hint is Hint.COMPLETED:

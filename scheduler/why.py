@@ -64,10 +64,18 @@ def why(step: Standing, now: datetime, unplaced: Unplaceable | None = None) -> W
         seconds = (step.not_before - now).total_seconds()
         return Why(PendingReason.BEGIN_TIME, f"is tried again in {seconds:.0f} s")
     if unplaced is not None:
-        return Why(unplaced.reason, unplaced.detail)
+        to_do = _TO_DO.get(unplaced.reason)
+        return Why(unplaced.reason, f"{unplaced.detail}; {to_do}" if to_do else unplaced.detail)
     return Why(PendingReason.PRIORITY, "is next, or waits behind earlier or more urgent steps")
 
 
+_TO_DO = {
+    PendingReason.SPOT_CAPACITY: "it is asked for again by itself; more types or zones would help",
+    PendingReason.QUOTA_VCPU: "it goes on when nodes have ended; else raise the limit, at the "
+    "provider or in the site's configuration",
+    PendingReason.STORAGE: "it goes on by itself when that is put right",
+}
+"""What a person can do where the words for why do not say it."""
 _NEVER = frozenset({StepState.FAILED, StepState.CANCELLED})
 
 

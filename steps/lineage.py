@@ -8,14 +8,12 @@ Every attempt writes under a root of its own, so that a process of an earlier on
 cannot spoil it. A file counts only if this record says so: `relion_it004` above is of a dead line.
 """
 
-import contextlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scsched.steps import files
 from scsched.steps.checkpoint import Branch
 
 SCHEMA = "scsched/lineage/v1"
@@ -114,26 +112,4 @@ def save(lineage: Lineage, folder: Path) -> None:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write the file whole or not at all, and on disk when this returns."""
     text = json.dumps(value, indent=1, sort_keys=True) + "\n"
-    write_whole(path, lambda part: part.write_text(text))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """`path` as `write` makes it, by rename, on disk when this returns."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        _to_disk(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    _to_disk(path.parent)
-
-
-def _to_disk(path: Path) -> None:
-    """fsync; a folder on some network file systems cannot be, and need not."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.write_whole(path, lambda part: part.write_text(text))

@@ -11,9 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from scsched.steps import checkpoint, mrc, resume, star
+from scsched.steps import checkpoint, mrc, star
 from scsched.steps.checkpoint import Branch
-from scsched.steps.command import Command
 from scsched.steps.star import Torn
 
 Problems = tuple[str, ...]
@@ -42,33 +41,6 @@ def of_job(protocol: str, job: Job) -> Problems:
     """What is missing in the folder of a finished Scipion protocol; empty for unknown classes."""
     check = _BY_PROTOCOL.get(protocol)
     return check(job) if check else ()
-
-
-def of_command(command: Command, *, project: Path) -> Problems:
-    """What a RELION command that ended with 0 should have left, and did not."""
-    name = command.name.removesuffix("_mpi")
-    if command.refine:
-        particles = resume.input_particles(command, project=project)
-        if command.auto_refine:
-            return of_auto_refine(command.value("--o"), project=project, particles=particles)
-        last = resume.iterations(command)
-        return of_iterations(
-            command.value("--o"), project=project, particles=particles, iterations=last
-        )
-    if name == "relion_postprocess":
-        return of_postprocess(project / f"{command.value('--o') or 'postprocess'}.star")
-    if name == "relion_preprocess" and command.has("--extract"):
-        return of_table(project / command.value("--part_star"), "particles", at_least=1)
-    if joined := _JOINED.get(name):
-        items = star.row_count(project / command.value("--i"), "movies", "micrographs", "")
-        return of_table(project / command.value("--o") / joined, "micrographs", exactly=items)
-    return ()
-
-
-_JOINED = {
-    "relion_run_motioncorr": "corrected_micrographs.star",
-    "relion_run_ctffind": "micrographs_ctf.star",
-}
 
 
 def of_iterations(
@@ -111,16 +83,6 @@ def of_postprocess(path: Path) -> Problems:
     return ()
 
 
-def of_table(path: Path, table: str, *, at_least: int = 0, exactly: int | None = None) -> Problems:
-    """A star file is whole and has that many rows."""
-    try:
-        star.require_whole(path)
-        rows = star.row_count(path, table, "")
-    except Torn as exc:
-        return (str(exc),)
-    return _counted(path, rows, at_least=at_least, exactly=exactly)
-
-
 def of_set(path: Path, *, at_least: int = 0, exactly: int | None = None) -> Problems:
     """A Scipion set (an SQLite file) has that many items."""
     try:
@@ -131,13 +93,15 @@ def of_set(path: Path, *, at_least: int = 0, exactly: int | None = None) -> Prob
 
 
 def set_rows(path: Path) -> int:
-    """Items of a Scipion set.
+    """Items of a Scipion set. Without locks: nobody writes it any more, but a node that vanished
+    may still hold one.
 
     :raises FileNotFoundError: no such file.
     """
     if not path.exists():
         raise FileNotFoundError("missing")
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro&nolock=1"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
         (count,) = connection.execute("SELECT count(*) FROM Objects").fetchone()
     return int(count)
 

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from scsched.steps import mrc
+from scsched.steps import files, mrc
 from scsched.steps.checkpoint import Branch
-from scsched.steps.lineage import write_whole
 
 _ITERATION = re.compile(r"it(\d{3,})_.+")
 _FINAL = re.compile(
@@ -61,7 +60,7 @@ def set_aside(base: str, target: Path, *, project: Path) -> tuple[str, ...]:
         if _ours(suffix):
             target.mkdir(parents=True, exist_ok=True)
             source = Path(f"{project / base}_{suffix}")
-            source.replace(target / source.name)
+            files.move(source, target / source.name)
             moved.append(source.name)
     return tuple(moved)
 
@@ -100,11 +99,11 @@ def publish_iteration(private: str, base: str, iterations: Iterable[int], *, pro
         target = Path(f"{project / base}_{suffix}")
         if _NAMES_MAPS.fullmatch(suffix):
             text = _renamed(source.read_text(), [private], base)
-            write_whole(target, partial(_write_text, text=text))
+            files.write_whole(target, partial(_write_text, text=text))
             continue
         if source.suffix in (".mrc", ".mrcs"):
             mrc.blank_labels(source)
-        source.replace(target)
+        files.move(source, target)
     remove_root(private, project=project)
 
 
@@ -129,13 +128,13 @@ def _link(root: str, base: str, suffix: str, *, roots: list[str], project: Path)
     target = Path(f"{project / base}_{suffix}")
     if _NAMES_MAPS.fullmatch(suffix):
         text = _renamed(source.read_text(), roots, base)
-        write_whole(target, partial(_write_text, text=text))
+        files.write_whole(target, partial(_write_text, text=text))
         return
     target.unlink(missing_ok=True)
     try:
         target.hardlink_to(source)
     except OSError:
-        write_whole(target, lambda part: shutil.copyfile(source, part))
+        files.write_whole(target, lambda part: shutil.copyfile(source, part))
 
 
 def _write_text(path: Path, *, text: str) -> None:

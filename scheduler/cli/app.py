@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "follow": ("logs", "watch", "wait"),
     "steer": ("cancel", "scancel", "hold", "release", "requeue", "resubmit"),
     "ckpt": ("ckpt",),
+    "cloud": ("pools", "audit", "cloud"),
     "site": ("serve", "doctor", "config", "db", "setup"),
 }
 """The module of each verb, in the order of `scsched --help`; a test keeps it true."""
@@ -35,7 +36,7 @@ _EPILOG = """\b
 Selectors: 42  42.311  last  3,5-8  @tag  all      Every verb: --help, with examples
 Exit codes: 0 done, 2 usage, 3 configuration or database, 65 workflow file refused,
   75 no broker (try again), 100 failed, 101 not finished, 102 not found, 103 cancelled,
-  105 nothing can run it, 107 not yours, 130 Ctrl-C"""
+  105 nothing can run it, 106 the audit found differences, 107 not yours, 130 Ctrl-C"""
 
 
 def run(argv: Sequence[str]) -> int:

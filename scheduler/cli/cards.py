@@ -91,8 +91,10 @@ def receipt(answer: schema.ReceiptAnswer) -> None:
             ("workflow", answer["workflow"]),
             ("wall time", _span(answer["wall_s"])),
             ("node hours", _hours(answer["total_hours"])),
+            ("of these booting", _hours(answer["boot_hours"])),
             ("of these idle", _hours(answer["idle_hours"])),
             ("iterations lost", str(answer["lost_iterations"])),
+            ("boot cost, in lines", _usd(answer["boot_usd"])),
             ("idle cost", _usd(answer["idle_usd"])),
             ("total cost", _usd(answer["total_usd"])),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,8 +88,6 @@ def check_database(config: Path | None) -> int:
 
 def doctor(config: Path | None, project: Path | None, *, as_json: bool) -> int:
     """Print every check, with its fix where it is not ok; exit code 3 if one failed."""
-    from dataclasses import asdict
-
     from scsched.scheduler import doctor as checks
 
     settings = _settings(config)
@@ -98,13 +97,39 @@ def doctor(config: Path | None, project: Path | None, *, as_json: bool) -> int:
         state_dir=settings.state_dir,
         project_dir=project or Path.cwd(),
     )
+    return _show_checks(found, as_json=as_json)
+
+
+def doctor_cloud(config: Path | None, *, as_json: bool) -> int:
+    """Ask every provider whether it would give us nodes; exit code 3 if one would not."""
+    from scsched.scheduler.cli import cloud_account
+    from scsched.scheduler.doctor import Check, Verdict
+
+    found = [
+        Check(
+            name=f"{provider} {one.name}",
+            verdict=Verdict.OK if one.ok else Verdict.FAIL,
+            detail=one.sentence,
+            fix=one.hint,
+        )
+        for provider, findings in cloud_account.findings(_settings(config)).items()
+        for one in findings
+    ]
+    return _show_checks(found, as_json=as_json)
+
+
+def _show_checks(found: Sequence[Check], *, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from scsched.scheduler.doctor import Verdict, worst
+
     if as_json:
         put_json({"schema": "scsched/v1", "items": [asdict(check) for check in found]})
     elif sys.stdout.isatty():
         put(*(line for check in found for line in _check_lines(check)))
     else:
         table(_CHECK_COLUMNS, found)
-    return NOT_READY if checks.worst(found) is checks.Verdict.FAIL else 0
+    return NOT_READY if worst(found) is Verdict.FAIL else 0
 
 
 def setup_scipion(folder: Path | None) -> int:

@@ -159,6 +159,9 @@ NODES = (
     Column("name", _get("name")),
     Column("pool", _get("pool")),
     Column("provider", _get("provider")),
+    Column("type", _get("type"), dispensable=True),
+    Column("zone", _get("zone"), dispensable=True),
+    Column("provider_id", _get("provider_id"), title="ID THERE", dispensable=True),
     Column("market", _get("market")),
     Column("state", _get("state")),
     Column("cores", _get("cores"), right=True),
@@ -180,6 +183,10 @@ POOLS = (
     Column("pool", _get("pool")),
     Column("provider", _get("provider")),
     Column("market", _get("market")),
+    Column("types", lambda r: ",".join(r["types"]), cell=lambda r: ", ".join(r["types"]),
+           flexible=True, dispensable=True),
+    Column("zones", lambda r: ",".join(r["zones"]), cell=lambda r: ", ".join(r["zones"]),
+           flexible=True, dispensable=True),
     Column("up", _get("up"), right=True),
     Column("starting", _get("starting"), right=True),
     Column("idle", _get("idle"), right=True),
@@ -188,7 +195,17 @@ POOLS = (
            cell=lambda r: f"{r['usd_per_hour']:.3f}", right=True),
     Column("classes", lambda r: ",".join(r["classes"]), cell=lambda r: ", ".join(r["classes"])
            or "any"),
+    Column("held", _get("held"), flexible=True, dispensable=True),
 )  # fmt: skip
+
+DIFFERENCES = (
+    Column("kind", _get("kind")),
+    Column("node", _get("node")),
+    Column("provider", _get("provider")),
+    Column("provider_id", _get("provider_id"), title="ID THERE"),
+    Column("fixed", _get("fixed"), cell=lambda r: "yes" if r["fixed"] else "no"),
+    Column("sentence", _get("sentence"), title="WHAT", flexible=True),
+)
 
 PLAN = (
     Column("step", _get("step"), right=True),

@@ -127,6 +127,10 @@ class Node(TypedDict):
     workflow: int
     pool: str
     provider: str
+    provider_id: str | None
+    """The provider's own name for it."""
+    type: str
+    zone: str
     market: str
     state: str
     cores: int
@@ -162,6 +166,21 @@ class Pool(TypedDict):
     idle: int
     usd_per_hour: float
     classes: list[str]
+    types: list[str]
+    zones: list[str]
+    held: str | None
+    """Why nothing is launched in it now."""
+
+
+class Difference(TypedDict):
+    """Something that the records and a provider's own list do not say alike."""
+
+    kind: str
+    node: str | None
+    provider: str
+    provider_id: str | None
+    sentence: str
+    fixed: bool
 
 
 class Paths(TypedDict):
@@ -312,12 +331,24 @@ class NodesAnswer(Answer):
 class ReceiptAnswer(Answer):
     workflow: int
     lines: list[ReceiptLine]
+    boot_usd: float
+    """Of the lines: paid before the nodes answered."""
+    boot_hours: float
     idle_usd: float
     idle_hours: float
     total_usd: float
     total_hours: float
     lost_iterations: int
     wall_s: float
+
+
+class AuditAnswer(Answer):
+    ok: bool
+    nodes: int
+    """Nodes that the providers list as alive."""
+    usd_per_hour: float
+    """What they cost together."""
+    items: list[Difference]
 
 
 class ConfigAnswer(Answer):

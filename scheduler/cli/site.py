@@ -60,6 +60,7 @@ def serve(
 _DOCTOR_EXAMPLES = """\b
 Examples:
   scsched doctor             Scipion, RELION, mpirun, storage: ok, or what to do
+  scsched doctor --cloud     credentials, image, security group, subnets, quota, storage, clock
   scsched doctor --json      the same for a script
 Exit code: 0 if everything that is needed is there, 3 if not."""
 
@@ -69,12 +70,17 @@ def doctor(
         Path | None,
         typer.Option("--project", metavar="DIR", help="Where projects will be; else here."),
     ] = None,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="The providers of nodes instead: asks each of them.")
+    ] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> int:
     """Check this machine; what fails comes with its fix."""
     from scsched.scheduler.cli import checkup
 
+    if cloud:
+        return checkup.doctor_cloud(config, as_json=as_json)
     return checkup.doctor(config, project, as_json=as_json)
 
 

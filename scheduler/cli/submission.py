@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from scsched.scheduler.cli import columns, targets
 from scsched.scheduler.client import Client
 from scsched.scheduler.render import aligned, clean, put, put_json, table, talk, terminal_width
+from scsched.steps import classes
 from scsched.steps.errors import UsageError, WorkflowError
-from scsched.steps.spec import ResourceClass
 
 if TYPE_CHECKING:
     from scsched.scheduler.cli import schema
+    from scsched.steps.spec import ResourceClass
 
 MAX_BYTES = 8 * 2**20
 """The reader refuses more, so no more is read."""
@@ -177,14 +178,8 @@ def maps(given: Sequence[str] | None) -> dict[str, ResourceClass]:
 
     :raises UsageError: no such resource class.
     """
-    found = assignments(given, "--map")
-    known = [str(one) for one in ResourceClass]
-    for protocol, name in found.items():
-        if name not in known:
-            raise UsageError(
-                f"--map {protocol}={name}: no such resource class", hint=f"write {', '.join(known)}"
-            )
-    return {protocol: ResourceClass(name) for protocol, name in found.items()}
+    found = assignments(given, "--map").items()
+    return dict(classes.parse_map(f"{protocol}={word}") for protocol, word in found)
 
 
 def tags(given: Sequence[str] | None) -> dict[str, str]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from scsched.cluster.attempt import AttemptSpec, as_json
 from scsched.cluster.dask_cluster import DaskCluster, NodeLost
-from scsched.cluster.gang import Gang, spread
 from scsched.scheduler.driver import watch
 from scsched.scheduler.driver.gangcheck import GangCheck, preflight_token
 from scsched.scheduler.driver.keeper import KeeperError, Prepared
+from scsched.scheduler.driver.members import Gathered, Members
 from scsched.scheduler.driver.project import Project
+from scsched.scheduler.driver.storage import ProjectStorage
 from scsched.scheduler.protocol import (
     EndReport,
     Hint,
@@ -28,6 +29,8 @@ from scsched.steps.spec import Resume
 log = logging.getLogger("scsched.driver")
 LOOK_S = 1.0
 JOIN_POLL_S = 0.05
+STORAGE_POLL_S = 5.0
+STOP_TRIES = 3
 
 _HINT_OF_STOP = {"STALLED": Hint.STALLED, "TIMEOUT": Hint.TIMEOUT}
 
@@ -40,13 +43,17 @@ class Execution:
         *,
         order: RunOrder,
         cluster: DaskCluster,
+        members: Members,
         project: Project,
+        storage: ProjectStorage | None,
         scratch_root: Path,
         news: Callable[[], None],
     ) -> None:
         self._order = order
         self._cluster = cluster
+        self._members = members
         self._project = project
+        self._storage = storage
         self._scratch_root = scratch_root
         self._news = news
         self._phase = Phase.WAITING
@@ -54,6 +61,9 @@ class Execution:
         self._progress: dict[str, Any] | None = None
         self._end: EndReport | None = None
         self._stopping = ""
+        self._stop_after = order.stop_after
+        self._in_time = False
+        """It was stopped between two iterations: none is lost."""
         self._task = asyncio.ensure_future(self._run())
 
     @property
@@ -73,6 +83,7 @@ class Execution:
 
     def follow(self, order: RunOrder) -> None:
         """Hear what the broker wants of this run now."""
+        self._stop_after = order.stop_after
         if order.stop and not self._stopping:
             self._stop(order.stop)
 
@@ -86,9 +97,11 @@ class Execution:
         """Of this run alone; removed at its end, also when its node could not do it."""
         return self._scratch_root / f"run{self._order.run}"
 
-    @property
-    def _gang(self) -> Gang:
-        return spread(self._names, self._order.ranks)
+    def _own_scratch(self, gathered: Gathered, what: str) -> Path:
+        """Where the lead writes what nobody else reads; the lead removes it."""
+        if gathered.scratch:
+            return Path(gathered.scratch) / f"run{self._order.run}-{what}"
+        return self._scratch / what
 
     @property
     def _names(self) -> list[str]:
@@ -135,13 +148,17 @@ class Execution:
             threads=self._order.threads,
             gpu=self._order.gpus > 0,
         )
+        await self._check_storage()
+        gathered = await self._members.gather(self._names, self._order.ranks, self._order.token)
         if self._is_dear:
-            await self._check_gang()
+            await self._check_gang(gathered)
         self._enter(Phase.RUNNING)
         watcher = watch.Watcher(prepared, self._order.attempt)
         watching = asyncio.ensure_future(self._watch(watcher))
         try:
-            result = await self._cluster.submit_attempt(self._names[0], self._spec(prepared))
+            result = await self._cluster.submit_attempt(
+                self._names[0], self._spec(prepared, gathered)
+            )
         finally:
             watching.cancel()
         # A short program may have come and gone between two looks.
@@ -157,13 +174,31 @@ class Execution:
         """RELION's iterations under MPI take minutes to days: worth two seconds of looking."""
         return self._order.ranks > 1 and self._order.resume == Resume.ITERATION
 
-    async def _check_gang(self) -> None:
+    async def _check_storage(self) -> None:
+        """Wait while the storage takes no work; nodes that do not see it are sent away.
+
+        :raises NodeLost: of such nodes.
+        """
+        while self._storage is not None:
+            verdict = await self._storage.check(self._names)
+            if verdict.ok:
+                return
+            if verdict.bad:
+                problems = "; ".join(verdict.bad.values())
+                log.warning("run %d: %s", self._order.run, problems)
+                await self._cluster.dismiss(list(verdict.bad))
+                raise NodeLost(problems)
+            log.warning("run %d waits: %s", self._order.run, verdict.held)
+            await asyncio.sleep(STORAGE_POLL_S)
+
+    async def _check_gang(self, gathered: Gathered) -> None:
         """:raises NodeLost: the gang is no good; its nodes are sent away, not tried again."""
         verdict = await GangCheck(
             cluster=self._cluster,
-            gang=self._gang,
+            gang=gathered.gang,
             storage=self._project.path,
             folder=self._scratch / "preflight",
+            scratch=self._own_scratch(gathered, "preflight"),
             run_token=self._order.token,
         ).verdict()
         if not verdict.ok:
@@ -209,7 +244,7 @@ class Execution:
                 watch.output_problem, prepared, finished
             )
             if not problem:
-                end = self._with_iterations(Hint.COMPLETED, result, finished.summary)
+                end = await self._with_iterations(Hint.COMPLETED, result, finished.summary)
                 return end.model_copy(update={"inputs": await self._made_inputs()})
             return await self._ended_badly(Hint.FAILED, result, problem)
         detail = await asyncio.to_thread(watch.last_words, prepared, result)
@@ -241,11 +276,15 @@ class Execution:
             await self._project.fail(self._order.ref, message, aborted=hint is Hint.STOPPED)
         except KeeperError as exc:  # the end itself is what the broker has to know
             log.warning("run %d: Scipion was not told of its end: %s", self._order.run, exc)
-        return self._with_iterations(hint, result, detail)
+        return await self._with_iterations(hint, result, detail)
 
-    def _with_iterations(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
+    async def _with_iterations(
+        self, hint: Hint, result: Mapping[str, Any], detail: str
+    ) -> EndReport:
         told = (
-            watch.iterations(self._prepared, self._progress, self._order.attempt)
+            await asyncio.to_thread(
+                watch.iterations, self._prepared, self._progress, self._order.attempt
+            )
             if self._prepared
             else watch.Iterations()
         )
@@ -256,7 +295,7 @@ class Execution:
             detail=detail[-7000:],
             resumed_from=told.resumed_from,
             iterations_done=told.done,
-            iterations_lost=told.lost if hint is not Hint.COMPLETED else 0,
+            iterations_lost=0 if hint is Hint.COMPLETED or self._in_time else told.lost,
         )
 
     async def _after_loss(self, loss: NodeLost) -> EndReport:
@@ -267,12 +306,23 @@ class Execution:
         """No process of the attempt survives it on any node of the gang that is left."""
         tokens = [self._order.token, *([preflight_token(self._order.token)] * self._is_dear)]
         for token in tokens:
-            await self._cluster.stop(
-                self._names,
-                token,
-                grace_s=self._order.stop_grace_s if self._stopping else 0.0,
-                job_dir=self._prepared.job_dir if self._prepared else None,
-            )
+            await self._stop_on_nodes(token)
+        await self._members.part(self._names, self._order.token)
+
+    async def _stop_on_nodes(self, token: str) -> None:
+        """A node that hangs is asked again, until it answers or Dask has given it up."""
+        for _ in range(STOP_TRIES):
+            try:
+                await self._cluster.stop(
+                    self._names,
+                    token,
+                    grace_s=self._order.stop_grace_s if self._stopping else 0.0,
+                    job_dir=self._prepared.job_dir if self._prepared else None,
+                )
+            except TimeoutError:
+                log.warning("run %d: a node does not answer to stop", self._order.run)
+            else:
+                return
 
     async def _look(self, watcher: watch.Watcher) -> bool:
         """Take note of its progress; whether its output has grown."""
@@ -288,15 +338,29 @@ class Execution:
         while True:
             await asyncio.sleep(LOOK_S)
             grew = await self._look(watcher)
+            if not self._stopping and await self._is_far_enough(watcher):
+                self._in_time = True
+                self._stop(f"stopped after iteration {self._stop_after}, which is whole")
             now = time.monotonic()
             if grew:
                 grew_at = now
-            if now - grew_at > self._order.stall_s and not self._stopping:
+            if now - grew_at - self._waited_s(grew_at) > self._order.stall_s and not self._stopping:
                 self._stop("STALLED")
             if 0 < self._order.walltime_s < now - started_at and not self._stopping:
                 self._stop("TIMEOUT")
 
-    def _spec(self, prepared: Prepared) -> dict[str, object]:
+    def _waited_s(self, since: float) -> float:
+        """Time in which the storage did not answer, so that nothing could grow."""
+        return self._storage.stalled_s(since, self._names) if self._storage else 0.0
+
+    async def _is_far_enough(self, watcher: watch.Watcher) -> bool:
+        """Whether the iteration is certified, not merely written, that it is to stop after."""
+        written = (self._progress or {}).get("checkpoint")
+        if self._stop_after is None or written is None or written < self._stop_after:
+            return False
+        return await asyncio.to_thread(watcher.certified, self._stop_after)
+
+    def _spec(self, prepared: Prepared, gathered: Gathered) -> dict[str, object]:
         order = self._order
         spec = AttemptSpec(
             run_token=order.token,
@@ -304,13 +368,13 @@ class Execution:
             cwd=str(prepared.cwd),
             stdout=str(prepared.stdout),
             stderr=str(prepared.stderr),
-            scratch_dir=str(self._scratch / "attempt"),
+            scratch_dir=str(self._own_scratch(gathered, "attempt")),
             env={
                 **self._project.environment,
                 "SCSCHED_ATTEMPT": str(order.attempt),
                 "SCSCHED_EXACT": "1" if order.exact else "0",
             },
-            gang=self._gang,
+            gang=gathered.gang,
             walltime_s=order.walltime_s or None,
         )
         return as_json(spec)

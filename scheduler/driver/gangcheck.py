@@ -1,5 +1,6 @@
 """Before a step that costs: are all ranks of its gang up, and do they see one storage?"""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,14 @@ def preflight_token(run_token: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GangCheck:
-    """One preflight; its files lie in `folder`, which is its own."""
+    """One preflight; what it prints lies in `folder`, which is its own."""
 
     cluster: DaskCluster
     gang: Gang
     storage: Path
     folder: Path
+    scratch: Path
+    """The lead's own."""
     run_token: str
 
     async def verdict(self) -> Verdict:
@@ -34,7 +37,7 @@ class GangCheck:
 
         :raises NodeLost: the lead node went meanwhile.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
         out, err = self.folder / "stdout", self.folder / "stderr"
         spec = AttemptSpec(
             run_token=preflight_token(self.run_token),
@@ -42,9 +45,9 @@ class GangCheck:
             cwd=str(self.folder),
             stdout=str(out),
             stderr=str(err),
-            scratch_dir=str(self.folder / "scratch"),
+            scratch_dir=str(self.scratch),
             gang=self.gang,
             walltime_s=TIMEOUT_S + GRACE_S,
         )
         await self.cluster.submit_attempt(self.gang.lead.name, as_json(spec))
-        return preflight.parse(out.read_text(errors="replace"))
+        return preflight.parse(await asyncio.to_thread(out.read_text, errors="replace"))

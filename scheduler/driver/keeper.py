@@ -188,18 +188,9 @@ class Keeper:
         """Show it as failed in Scipion's window; `aborted`: a person stopped it."""
         self._on("fail", protocol=protocol, message=message, aborted=aborted)
 
-    def reset(self, protocol: int) -> None:
-        """Remove its folder and its outputs: the next run starts from nothing."""
-        self._on("reset", protocol=protocol)
-
     def inputs(self, protocol: int) -> Inputs:
         """Before ranks and memory are chosen: how large is what it will read?"""
         return _inputs(self._on("inputs", protocol=protocol)["inputs"])
-
-    def statuses(self) -> dict[int, str]:
-        """Scipion's status of every protocol, also of those a person runs in its window."""
-        rows = self._on("statuses")["statuses"]
-        return {int(object_id): str(status) for object_id, status in rows.items()}
 
     def close(self) -> None:
         """End the process; it finishes the request it is at. A later call starts a new one."""

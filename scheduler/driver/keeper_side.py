@@ -1,7 +1,7 @@
 """Scipion's half of the keeper: the one process that writes a project's `project.sqlite`.
 
 It is run by path with the Python that Scipion is installed in, and imports nothing of scsched but
-the file beside it. One JSON object a line comes in on stdin, one goes out on stdout for each:
+the files beside it. One JSON object a line comes in on stdin, one goes out on stdout for each:
 
     {"id": 7, "op": "finish", "project": "/data/p", "protocol": 58}
     {"id": 7, "ok": true, "result": {...}}   or   {"id": 7, "ok": false, "error": {...}}
@@ -46,6 +46,7 @@ def _beside(name: str) -> Any:
 
 
 checks = _beside("keeper_checks")
+files = _beside("keeper_files")
 
 # ---- the project -----------------------------------------------------------------------------
 
@@ -93,9 +94,9 @@ def create(
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
     record["ids"] = _load(path, document)
-    _sync(path / "project.sqlite")
+    files.sync(path / "project.sqlite")
     _write_whole(whole, json.dumps(record, indent=1))
-    marker.unlink()
+    marker.unlink(missing_ok=True)
     return {"ids": record["ids"], "created": True}
 
 
@@ -178,7 +179,7 @@ def prepare(
         opened._setupProtocol(prot)
         prot.makePathsAndClean()
         opened.mapper.commit()
-        _copy_database(Path(opened.dbPath), Path(prot.getDbPath()))
+        files.replace_by_copy(Path(opened.dbPath), Path(prot.getDbPath()))
         prot.lastUpdateTimeStamp.set(getFileLastModificationDate(prot.getDbPath()))
         opened.mapper.store(prot)
         return _command(opened.path, prot) | {"inputs": _inputs(prot)}
@@ -218,27 +219,10 @@ def fail(project: str, protocol: int, message: str, aborted: bool = False) -> Js
         return {"status": prot.getStatus()}
 
 
-def reset(project: str, protocol: int) -> Json:
-    """Back to the state before the first run: its folder and its outputs are gone."""
-    with _opened(project) as opened:
-        prot = _protocol(opened, protocol)
-        prot.setSaved()  # resetProtocol would look for a process of an active one
-        opened.resetProtocol(prot)
-        opened.mapper.store(prot)
-        return {"status": prot.getStatus()}
-
-
 def inputs(project: str, protocol: int) -> Json:
     """What the protocol will read, as far as its parents have made it."""
     with _opened(project) as opened:
         return {"inputs": _inputs(_protocol(opened, protocol))}
-
-
-def statuses(project: str) -> Json:
-    """Status of every protocol; an active one's is read from its own database."""
-    with _opened(project) as opened:
-        rows = {str(run.getObjId()): run.getStatus() for run in opened.getRuns()}
-        return {"statuses": rows}
 
 
 def _protocol(project: Any, object_id: int) -> Any:
@@ -251,12 +235,24 @@ def _protocol(project: Any, object_id: int) -> Any:
 def _absorb(project: Any, prot: Any) -> None:
     """What the protocol's own database says, taken into the project's."""
     import pyworkflow
+    from pyworkflow.utils import getFileLastModificationDate
 
-    if not Path(prot.getDbPath()).exists():
+    own = prot.getDbPath()
+    if not Path(own).exists():
         return
     prot.lastUpdateTimeStamp.set(None)  # or Scipion may think it has seen this version
-    if project._updateProtocol(prot) == pyworkflow.NOT_UPDATED_ERROR:
-        raise Refused("unreadable", f"{prot.getDbPath()} cannot be read: {prot.getErrorMessage()}")
+    try:
+        with files.aside(Path(own)) as copy:
+            prot.getDbPath = lambda: str(copy)
+            updated = project._updateProtocol(prot)
+    except OSError as exc:
+        raise Refused("unreadable", str(exc)) from exc
+    finally:
+        prot.__dict__.pop("getDbPath", None)
+    if updated == pyworkflow.NOT_UPDATED_ERROR:
+        raise Refused("unreadable", f"{own} cannot be read: {prot.getErrorMessage()}")
+    prot.lastUpdateTimeStamp.set(getFileLastModificationDate(own))
+    project.mapper.store(prot)
 
 
 def _lay_out(prot: Any, ranks: int | None, threads: int | None, gpu: bool | None) -> None:
@@ -280,19 +276,6 @@ def _scipion_threads(prot: Any, threads: int) -> int:
         return threads
     least = 3 if isinstance(prot, ProtStreamingBase) else 1
     return max(least, threads + 1 if threads > 1 else 1)
-
-
-def _copy_database(source: Path, target: Path) -> None:
-    """A consistent copy, put in place in one move."""
-    fresh = target.with_name(f"{target.name}.new")
-    fresh.unlink(missing_ok=True)
-    with (
-        contextlib.closing(sqlite3.connect(source, timeout=60)) as old,
-        contextlib.closing(sqlite3.connect(fresh)) as new,
-    ):
-        old.backup(new)
-    target.with_name(f"{target.name}-journal").unlink(missing_ok=True)
-    fresh.replace(target)
 
 
 def _command(project: str, prot: Any) -> Json:
@@ -421,9 +404,7 @@ def _error(prot: Any) -> str:
 
 # ---- the line protocol -----------------------------------------------------------------------
 
-_ALL: tuple[Callable[..., Json], ...] = (
-    *(hello, create, prepare, finish, fail, reset, inputs, statuses),
-)
+_ALL: tuple[Callable[..., Json], ...] = (*(hello, create, prepare, finish, fail, inputs),)
 OPERATIONS = {op.__name__: op for op in _ALL}
 
 
@@ -469,11 +450,6 @@ def _write_whole(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     fresh.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _quiet(function: Callable[[], Any]) -> Any:

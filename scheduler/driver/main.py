@@ -14,17 +14,22 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
-from scsched.cluster import processes, tls
+from scsched.cluster import processes, storage_watch, tls
 from scsched.cluster.dask_cluster import DaskCluster, start_scheduler
+from scsched.cluster.enrol import Desk
 from scsched.scheduler.client import Client, Cut
 from scsched.scheduler.driver.execution import Execution
+from scsched.scheduler.driver.members import Members
 from scsched.scheduler.driver.project import Project
-from scsched.scheduler.protocol import Assignment, Beat, NodeReport, Orders
+from scsched.scheduler.driver.storage import ProjectStorage, Wanted
+from scsched.scheduler.protocol import Assignment, Beat, DeskReport, NodeReport, Orders
 from scsched.steps.errors import BrokerUnreachable, Fenced, ScschedError
 
 log = logging.getLogger("scsched.driver")
@@ -43,7 +48,8 @@ class Driver:
         project: Project,
         token: str,
         tls_dir: Path,
-        work_dir: Path,
+        desk: Desk | None,
+        storage: ProjectStorage | None,
     ) -> None:
         self._client = client
         self._assignment = assignment
@@ -51,18 +57,28 @@ class Driver:
         self._project = project
         self._token = token
         self._tls_dir = tls_dir
-        self._work_dir = work_dir
+        self._desk = desk
+        self._members = Members(cluster, desk)
+        self._storage = storage
         self._executions: dict[int, Execution] = {}
         self._notices: dict[str, str] = {}
         self._news = asyncio.Event()
         self._identity = _myself()
+        # A storage that hangs takes every thread that waits for it: none of them is this one.
+        self._beats = ThreadPoolExecutor(1, "beat")
 
     async def run(self) -> None:
         """Beat until the broker says that nothing is left to do."""
         self._cluster.on_notice(self._hear_notice)
+        if self._storage is not None:
+            self._cluster.on_event(storage_watch.TOPIC, self._storage.hear)
         while True:
             orders = await self._beat()
             if orders is not None:
+                self._members.renew_leases()
+                self._members.expect(orders.nodes)
+                self._members.expect(node for order in orders.runs for node in order.nodes)
+                self._members.expect(orders.nodes)
                 await self._reconcile(orders)
                 if orders.end and not self._executions:
                     return
@@ -81,7 +97,9 @@ class Driver:
         """The broker's orders, or None while it does not answer."""
         body = self._report().model_dump(mode="json")
         try:
-            answer = await asyncio.to_thread(self._client.beat, self._assignment.workflow, body)
+            answer = await asyncio.get_running_loop().run_in_executor(
+                self._beats, self._client.beat, self._assignment.workflow, body
+            )
             return Orders.model_validate(_bare(answer))
         except (BrokerUnreachable, Cut) as exc:
             log.debug("broker away: %s", exc)
@@ -101,6 +119,8 @@ class Driver:
             tls_dir=str(self._tls_dir),
             project=str(self._project.path) if self._project.ready else None,
             problem=self._project.problem,
+            desk=_described(self._desk),
+            storage=self._storage.report() if self._storage and self._project.ready else None,
             nodes=tuple(
                 NodeReport(name=name, notice_deadline=self._notices.get(name))
                 for name in sorted(up)
@@ -123,7 +143,9 @@ class Driver:
                     order=order,
                     cluster=self._cluster,
                     project=self._project,
-                    scratch_root=self._work_dir / "scratch",
+                    members=self._members,
+                    storage=self._storage,
+                    scratch_root=self._project.shared_dir / "scratch",
                     news=self._news.set,
                 )
 
@@ -133,6 +155,10 @@ class Driver:
             self._notices[node] = deadline
             log.info("node %s will be taken back at %s", node, deadline)
             self._news.set()
+
+
+def _described(desk: Desk | None) -> DeskReport | None:
+    return DeskReport(address=desk.address, fingerprint=desk.fingerprint) if desk else None
 
 
 def _myself() -> processes.Process:
@@ -162,7 +188,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.warning("another driver of workflow %d is alive", args.workflow)
         return 0
     with lock:
-        return asyncio.run(_serve(args.socket, args.workflow, args.work_dir))
+        return asyncio.run(_serve_and_leave(args.socket, args.workflow, args.work_dir))
+
+
+async def _serve_and_leave(socket: Path, workflow: int, work_dir: Path) -> NoReturn:
+    """Ends the process itself: asyncio would wait for threads that a storage may hold for ever."""
+    code = await _serve(socket, workflow, work_dir)
+    logging.shutdown()
+    os._exit(code)
 
 
 async def _serve(socket: Path, workflow: int, work_dir: Path) -> int:
@@ -171,8 +204,15 @@ async def _serve(socket: Path, workflow: int, work_dir: Path) -> int:
     assignment = await _assignment(client, workflow, token)
     tls_dir = work_dir / "tls"
     tls.make(tls_dir, now=datetime.now(UTC))
-    async with start_scheduler(tls_dir) as cluster:
+    async with contextlib.AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(start_scheduler(tls_dir, host=assignment.listen))
+        desk = None
+        if assignment.remote:
+            desk = await stack.enter_async_context(Desk(tls_dir, host=assignment.listen))
         project = Project(assignment, work_dir)
+        storage = _storage(assignment, project, cluster)
+        if storage is not None:
+            stack.callback(storage.close)
         driver = Driver(
             client=client,
             assignment=assignment,
@@ -180,7 +220,8 @@ async def _serve(socket: Path, workflow: int, work_dir: Path) -> int:
             project=project,
             token=token,
             tls_dir=tls_dir,
-            work_dir=work_dir,
+            desk=desk,
+            storage=storage,
         )
         beating = asyncio.ensure_future(driver.run())
         making = asyncio.ensure_future(project.make())
@@ -196,6 +237,20 @@ async def _serve(socket: Path, workflow: int, work_dir: Path) -> int:
             await driver.stop()
             await project.close()
     return 0
+
+
+def _storage(
+    assignment: Assignment, project: Project, cluster: DaskCluster
+) -> ProjectStorage | None:
+    """What is asked of the project's storage, where nodes of other machines may come."""
+    if not assignment.remote:
+        return None
+    wanted = Wanted(
+        mounts=assignment.storages,
+        min_free_gib=assignment.storage_min_free_gib,
+        floor_mib_per_s=assignment.storage_floor_mib_per_s,
+    )
+    return ProjectStorage(project.path, project.shared_dir, wanted, cluster)
 
 
 async def _assignment(client: Client, workflow: int, token: str) -> Assignment:

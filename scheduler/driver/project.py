@@ -1,6 +1,7 @@
 """The Scipion project of a workflow, as its driver sees it."""
 
 import asyncio
+import getpass
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ class Project:
         self._lock = asyncio.Lock()
         self._keeper: Keeper | None = None
         self.ids: dict[str, int] = {}
-        self.path = Path(assignment.project) if assignment.project else _default(assignment.name)
+        given = assignment.project
+        self.path = Path(given) if given else self._default(assignment.name)
         self.problem = ""
         self.environment: dict[str, str] = {}
 
@@ -39,11 +41,20 @@ class Project:
             log.error("%s", self.problem)
         self._made.set()
 
+    @property
+    def shared_dir(self) -> Path:
+        """Ours, as every node sees it: the driver's own folder, or one beside the project."""
+        if not self._assignment.remote:
+            return self._work_dir
+        deployment, workflow = self._assignment.deployment, self._assignment.workflow
+        return self.path.parent / ".scsched" / f"{deployment[:8]}-{workflow}"
+
     def _make(self) -> None:
         assignment = self._assignment
         python = Path(assignment.scipion_python)
+        self.shared_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.environment = scipion_env.prepare(
-            self._work_dir / "scipion",
+            self.shared_dir / "scipion",
             scipion_python=python,
             relion_bin=Path(assignment.relion_bin),
         )
@@ -52,11 +63,12 @@ class Project:
             self._create(Path(assignment.project), shared=True)
             return
         try:
-            self._create(_default(assignment.name), shared=False)
+            self._create(self._default(assignment.name), shared=False)
         except KeeperError as exc:
             if exc.kind != "foreign":
                 raise
-            self._create(_default(f"{assignment.name}-{assignment.workflow}"), shared=False)
+            other = f"{assignment.name}-{assignment.workflow}"
+            self._create(self._default(other), shared=False)
 
     def _create(self, path: Path, *, shared: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +121,15 @@ class Project:
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.close)
 
+    def _default(self, name: str) -> Path:
+        """Where Scipion itself would put it; under shared storage if home is not on it."""
+        usual = Path.home() / "ScipionUserData" / "projects" / name
+        roots = [Path(path) for path in self._assignment.storages]
+        if not roots or any(usual.is_relative_to(root) for root in roots):
+            return usual
+        return roots[0] / getpass.getuser() / "ScipionUserData" / "projects" / name
+
     def _there(self) -> Keeper:
         if self._keeper is None:
             raise KeeperError("the project is not there yet")
         return self._keeper
-
-
-def _default(name: str) -> Path:
-    """Where Scipion itself would put it."""
-    return Path.home() / "ScipionUserData" / "projects" / name

@@ -1,8 +1,10 @@
 """What a running protocol shows of itself: progress, growth, and at its end how far it came."""
 
+import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from scsched.scheduler.driver.keeper import Finished, Prepared
 from scsched.steps import checkpoint, lineage, outputs
-from scsched.steps.lineage import Attempt
+from scsched.steps.lineage import Attempt, Lineage
 from scsched.steps.progress import Progress, Reader
 
 TAIL_BYTES = 8192
@@ -46,6 +48,7 @@ class Watcher:
         self._attempt = attempt
         self._reader = Reader(prepared.stdout, project=prepared.cwd, base=base_of(prepared))
         self._size: tuple[int, float] = (-1, 0.0)
+        self._stamps = Stamps()
         self._lock = threading.Lock()
 
     def look(self) -> Look:
@@ -55,15 +58,59 @@ class Watcher:
             grew, self._size = size != self._size, size
             return Look(grew=grew, progress=self._progress())
 
+    def certified(self, iteration: int) -> bool:
+        """Whether the run could be gone on from that iteration, or from a later one.
+
+        Reads the whole set of its files, once the report says that it was written.
+        """
+        base = base_of(self._prepared)
+        record = _record(base, project=self._prepared.cwd)
+        if record is None:
+            return False
+        found = checkpoint.newest(record.branches(base), project=self._prepared.cwd).newest
+        return found is not None and found.iteration >= iteration
+
     def _progress(self) -> dict[str, Any] | None:
         """None also while all that is there is of an earlier attempt."""
-        told = _told(self._reader.read())
+        read = self._reader.read()
+        told = _told(read)
+        if told is not None:
+            told |= self._stamps.of(read, time.time())
         last = _last_attempt(self._prepared)
         if told is None or last is None:
             return told
         if last.number < self._attempt:
             return None
         return {**told, "resumed_from": last.iteration if last.resumed_from else None}
+
+
+class Stamps:
+    """When things were so, for a broker that asks how long an iteration will take still.
+
+    A report that says nothing else must be equal to the one before: the bar's tenths count.
+    """
+
+    def __init__(self) -> None:
+        self._iteration: int | None = None
+        self._began = 0.0
+        self._bar: tuple[object, ...] = ()
+        self._said: dict[str, Any] = {}
+
+    def of(self, read: Progress, now: float) -> dict[str, Any]:
+        """`began`: the iteration at work; `at`: what the bar said. Both in Unix seconds."""
+        if read.iteration != self._iteration:
+            self._iteration, self._began = read.iteration, now
+        fraction = None if read.fraction is None else int(read.fraction * 10) / 10
+        bar = (read.iteration, read.phase, fraction)
+        if bar != self._bar:
+            self._bar = bar
+            self._said = {
+                "began": round(self._began),
+                "fraction": fraction,
+                "phase_left_s": read.phase_left_s,
+                "at": round(now),
+            }
+        return self._said
 
 
 def base_of(prepared: Prepared) -> str:
@@ -78,7 +125,7 @@ def iterations(prepared: Prepared, progress: Mapping[str, Any] | None, attempt: 
     attempt that ended before the launcher began has done nothing.
     """
     base = base_of(prepared)
-    record = lineage.load(lineage.folder_of(base, project=prepared.cwd))
+    record = _record(base, project=prepared.cwd)
     last = record.last(base) if record else None
     if record is None or last is None or last.number < attempt:
         return Iterations()
@@ -92,9 +139,21 @@ def iterations(prepared: Prepared, progress: Mapping[str, Any] | None, attempt: 
     )
 
 
+def _record(base: str, *, project: Path) -> Lineage | None:
+    """What the launcher has written on its node.
+
+    This host's NFS client goes on believing that the file is missing, for up to a minute after it
+    was asked for too early, unless its folder is read; see acdirmin, nfs(5).
+    """
+    folder = lineage.folder_of(base, project=project)
+    with contextlib.suppress(OSError):
+        os.listdir(folder)  # noqa: PTH208  # only to have the client ask
+    return lineage.load(folder)
+
+
 def _last_attempt(prepared: Prepared) -> Attempt | None:
     base = base_of(prepared)
-    record = lineage.load(lineage.folder_of(base, project=prepared.cwd))
+    record = _record(base, project=prepared.cwd)
     return record.last(base) if record else None
 
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from scsched.cluster import attempt, processes, tags
+from scsched.cluster.abort import ABORT_FILE
 from scsched.cluster.attempt import AttemptSpec, as_json
 from scsched.cluster.gang import spread
 from scsched.steps.errors import ConfigError
@@ -126,14 +127,57 @@ def test_an_attempt_that_will_not_end_is_killed(make_spec: MakeSpec, weird_dir: 
 
 def test_relion_is_asked_first(make_spec: MakeSpec, weird_dir: Path) -> None:
     (weird_dir / "job" / "extra").mkdir(parents=True)
-    both = " ] && [ ".join(
-        f"-e job/{name}" for name in (attempt.ABORT_FILE, f"extra/{attempt.ABORT_FILE}")
-    )
+    both = " ] && [ ".join(f"-e job/{name}" for name in (ABORT_FILE, f"extra/{ABORT_FILE}"))
     line = f"trap '' TERM; touch ready; until [ {both} ]; do sleep 0.02; done; exit 2"
     spec = make_spec("sh", "-c", line)
     end = stopped_after(weird_dir / "ready", spec, grace_s=8.0, job_dir=str(weird_dir / "job"))
     assert (end["exit_code"], end["stopped"]) == (2, True)
     assert end["wall_s"] < 4
+
+
+def test_storage_that_stalls_does_not_keep_an_attempt_from_being_killed(
+    make_spec: MakeSpec, weird_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_dir = weird_dir / "job"
+    job_dir.mkdir()
+    answers, touch = threading.Event(), Path.touch
+
+    def late(path: Path) -> None:
+        answers.wait(60)
+        touch(path)
+
+    monkeypatch.setattr(Path, "touch", late)
+    spec = make_spec("sh", "-c", "trap '' TERM; echo > ready; while :; do sleep 0.05; done")
+    began = time.monotonic()
+    end = stopped_after(weird_dir / "ready", spec, grace_s=0.5, job_dir=str(job_dir))
+    assert (end["signal"], end["stopped"]) == (signal.SIGKILL, True)
+    assert time.monotonic() - began < 10
+    assert not list(job_dir.iterdir())
+    answers.set()
+    wait_until(lambda: all(one.name != "relion-abort" for one in threading.enumerate()))
+    assert not list(job_dir.iterdir()), "it would end the next attempt"
+
+
+def test_an_attempt_that_waits_for_its_logs_is_stopped(
+    make_spec: MakeSpec, weird_dir: Path
+) -> None:
+    log = weird_dir / "log"
+    os.mkfifo(log)  # whoever opens it waits, as on storage that stalls
+    spec = make_spec("touch", "started", stdout=str(log))
+    ends: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: ends.append(run(spec)), daemon=True)
+    thread.start()
+    wait_until(Path(spec.scratch_dir, "tmp").exists)
+    stopper = threading.Thread(
+        target=lambda: asyncio.run(attempt.stop_attempt(spec.run_token, 0.2)), daemon=True
+    )
+    stopper.start()
+    stopper.join(timeout=5)
+    assert not stopper.is_alive(), "stopping it hangs"
+    log.read_bytes()
+    thread.join(timeout=10)
+    assert (ends[0]["stopped"], ends[0]["exit_code"]) == (True, None)
+    assert not (weird_dir / "started").exists()
 
 
 def test_an_attempt_that_was_stopped_before_it_started_does_not_start(

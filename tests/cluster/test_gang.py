@@ -87,6 +87,71 @@ def test_a_gang_is_reached_through_the_agents_and_never_hangs() -> None:
     assert "--allow-run-as-root" in line
 
 
+KEY = gangs.make_key()
+
+
+def far(*hosts: str) -> Gang:
+    names = [f"n{k}" for k in range(1, len(hosts) + 1)]
+    addresses = {name: f"{host}:4000" for name, host in zip(names, hosts, strict=True)}
+    return spread(names, len(hosts) + 1).reached(addresses, KEY)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "network"),
+    [
+        (["10.1.2.3", "10.1.2.4"], "10.1.2.0/29"),
+        (["10.1.2.10", "10.1.2.11"], "10.1.2.10/31"),
+        (["10.1.2.3", "10.1.3.3", "10.1.2.9"], "10.1.2.0/23"),
+        (["10.1.2.3", "192.168.0.1"], "0.0.0.0/0"),
+        (["10.1.2.3", "10.1.2.3"], "10.1.2.3/32"),
+    ],
+)
+def test_a_gang_talks_on_the_smallest_network_that_has_all_of_it(
+    hosts: list[str], network: str
+) -> None:
+    assert gangs.network(far(*hosts)) == network
+
+
+def far_line(gang: Gang) -> list[str]:
+    environ = {tags.DEPLOYMENT: "gang-test", tags.NODE: "n1"}
+    (rundir.make("gang-test", "n1") / "rsh").touch()
+    try:
+        return mpirun.build(3, ["relion"], gang=gang, environ=environ, uid=os.geteuid())
+    finally:
+        rundir.remove(os.geteuid(), "gang-test", "n1")
+
+
+def test_a_gang_over_machines_never_resolves_a_name_and_uses_shared_memory_inside_of_each() -> None:
+    line = far_line(far("10.1.2.3", "10.1.2.4"))
+    assert line[line.index("--host") + 1] == "localhost:2,n2:1"
+    assert line[line.index("btl") + 1] == "self,vader,tcp"
+    assert line[line.index("if_base_do_not_resolve") + 1] == "1"
+    for option in ("oob_tcp_if_include", "btl_tcp_if_include"):
+        assert line.count(option) == 1
+        assert line[line.index(option) + 1] == "10.1.2.0/29"
+    assert line[line.index("oob_tcp_keepalive_time") + 1] == "5"
+    assert KEY not in " ".join(line)
+
+
+def test_nodes_of_one_machine_share_no_memory_though_they_have_addresses() -> None:
+    line = far_line(far("10.1.2.3", "10.1.2.3"))
+    assert line[line.index("btl") + 1] == "self,tcp"
+
+
+def test_another_number_of_ranks_keeps_addresses_and_key() -> None:
+    gang = far("10.1.2.3", "10.1.2.4").with_ranks(5)
+    assert [member.slots for member in gang.members] == [3, 2]
+    assert gang.address("n2") == "10.1.2.4:4000"
+    assert gang.key == KEY
+    assert gangs.from_json(gangs.to_json(gang), where="here") == gang
+
+
+@pytest.mark.parametrize("address", ["host:1", "10.0.0.1", "10.0.0.1:0", "10.0.0.1:x", "::1:5"])
+def test_an_address_is_four_numbers_and_a_port(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"here nodes\[0\]: .* is not a\.b\.c\.d:port"):
+        gangs.from_json({"nodes": [{"name": "n1", "slots": 1, "address": address}]}, where="here")
+
+
 @pytest.mark.parametrize("argv", [[], ["-np"], ["-np", "3"], ["-np", "0", "x"], ["relion", "-np"]])
 def test_another_call_is_refused(argv: list[str]) -> None:
     with pytest.raises(UsageError, match="-np N COMMAND"):

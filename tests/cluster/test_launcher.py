@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scsched.steps import checkpoint, outputs
+from scsched.cluster import launcher
+from scsched.steps import checkpoint, lineage, outputs
 from scsched.steps.checkpoint import Branch
 from scsched.steps.command import parse
 from tests.relion_data import (
@@ -139,9 +140,8 @@ def test_a_killed_classification_goes_on_from_its_newest_whole_iteration(project
     kept = [x for x in before if (m := re.search("_it(...)_", x)) and int(m[1]) <= newest.iteration]
     assert {x: after[x] for x in kept} == {x: before[x] for x in kept}
     assert not [name for name in after if "it009" in name or "_a2_" in name]
-    command = parse(CLASSIFY_3D)
-    assert command is not None
-    assert outputs.of_command(command, project=project) == ()
+    whole = outputs.of_iterations(BASE, project=project, particles=PARTICLES, iterations=5)
+    assert whole == ()
     model = after["relion_it005_model.star"].decode()
     assert f"{BASE}_it005_class001.mrc" in model
     assert record(project, 2) == {
@@ -320,6 +320,32 @@ def test_a_program_that_is_not_there_is_said(tmp_path: Path) -> None:
     launched = Launched(tmp_path, ["/none/relion_refine", "--o", BASE])
     assert launched.process.wait(30) == 127
     assert "/none/relion_refine: not found" in launched.text()
+
+
+def test_only_a_missing_program_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage has its own ways to lose a file."""
+    (tmp_path / BASE).parent.mkdir(parents=True)
+    monkeypatch.setattr(launcher, "Child", Idle)
+
+    def lost(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "lineage.json")
+
+    monkeypatch.setattr(lineage, "save", lost)
+    argv = ["relion_refine", "--o", BASE]
+    asked = parse(argv)
+    assert asked is not None
+    job = launcher.Refine(asked, launcher.Setting(), project=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"lineage\.json"):
+        job.run()
+
+
+class Idle:
+    """A child that is never run, and takes no signals from the test."""
+
+    def __init__(self, abort_file: Path) -> None:
+        self.abort_file = abort_file
 
 
 def test_old_marks_go_before_an_attempt(noted: Path, tmp_path: Path) -> None:

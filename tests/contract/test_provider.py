@@ -1,7 +1,8 @@
-"""What every provider must do; run on the fake and on the local one with real processes."""
+"""What every provider must do; run on each module of tests/contract/providers."""
 
 import os
 import pwd
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scsched.cluster import processes, tags, tls
-from scsched.cluster.fake import FakeProvider
-from scsched.cluster.local import LocalProvider
-from scsched.cluster.pools import Market, Pool
+from scsched.cluster import tls
 from scsched.cluster.provider import (
     BadRequest,
     Join,
@@ -25,9 +23,21 @@ from scsched.cluster.provider import (
     Refused,
     Seen,
 )
+from tests.contract import providers
+from tests.contract.providers import MakeSubject, Subject
 
-POOL = Pool(name="p", provider="x", market=Market.SPOT, max_nodes=2, cores=1, memory_gib=1.0)
-Ask = Callable[[int], LaunchRequest]
+ENDING = (NodeState.STOPPING, NodeState.TERMINATED)
+UP = (NodeState.PENDING, NodeState.RUNNING)
+Ask = Callable[..., LaunchRequest]
+
+
+@pytest.fixture(scope="module", params=providers.names())
+def make_subject(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MakeSubject]:
+    directory = tmp_path_factory.mktemp(f"contract-{request.param}")
+    with providers.implementation(request.param).opened(directory) as make:
+        yield make
 
 
 @pytest.fixture
@@ -35,48 +45,55 @@ def deployment(tmp_path: Path) -> str:
     return f"contract-{tmp_path.name}-{os.getpid()}"
 
 
-@pytest.fixture(params=["fake", "local"])
-def provider(request: pytest.FixtureRequest, tmp_path: Path, deployment: str) -> Iterator[Provider]:
-    if request.param == "fake":
-        yield FakeProvider(deployment)
-        return
-    local = LocalProvider(tmp_path / "state", deployment)
-    yield local
-    local.terminate([node.token for node in local.list()])
-    assert processes.find({tags.DEPLOYMENT: deployment}) == []
+@pytest.fixture
+def subject(make_subject: MakeSubject, tmp_path: Path, deployment: str) -> Iterator[Subject]:
+    with make_subject(tmp_path, deployment) as made:
+        yield made
 
 
 @pytest.fixture
-def ask(tmp_path: Path, deployment: str) -> Ask:
+def provider(subject: Subject) -> Provider:
+    return subject.provider
+
+
+@pytest.fixture
+def ask(subject: Subject, tmp_path: Path, deployment: str) -> Ask:
+    """A request for the node at `index` of gang `number`."""
     tls.make(tmp_path / "tls", now=datetime.now(UTC))
     account = pwd.getpwuid(os.getuid())
-    return lambda number: LaunchRequest(
-        token=f"{number}-{os.getpid()}",
-        name=f"n{number}",
-        pool=POOL,
+    started = time.time_ns()
+    join = Join(
+        scheduler_address="tls://127.0.0.1:9",
+        tls_dir=tmp_path / "tls",
+        work_dir=tmp_path / "work",
+        desk=subject.desk,
+    )
+    return lambda number, index=0: LaunchRequest(
+        token=f"g{number}x{started}-{index}",
+        name=f"n{number}_{index}",
+        pool=subject.pool,
         owner=Owner(uid=account.pw_uid, gid=account.pw_gid, username=account.pw_name),
-        join=Join(
-            scheduler_address="tls://127.0.0.1:9",
-            tls_dir=tmp_path / "tls",
-            work_dir=tmp_path / "work",
-        ),
+        join=join,
         deployment=deployment,
+        candidate=subject.candidate,
+        ticket=f"{number:04}{index:04}" if subject.desk else "",
     )
 
 
 def launch(provider: Provider, *requests: LaunchRequest) -> list[str]:
     answers = provider.launch(requests)
     assert [answer.token for answer in answers] == [request.token for request in requests]
-    assert all(isinstance(answer, Launched) for answer in answers)
+    assert all(isinstance(answer, Launched) for answer in answers), answers
     return [answer.provider_id for answer in answers if isinstance(answer, Launched)]
 
 
-def refusal(provider: Provider, request: LaunchRequest) -> type[Exception]:
-    (answer,) = provider.launch([request])
-    assert isinstance(answer, Refused)
-    assert answer.token == request.token
-    assert str(answer.error)
-    return type(answer.error)
+def refusals(provider: Provider, *requests: LaunchRequest) -> list[type[Exception]]:
+    answers = provider.launch(requests)
+    assert [answer.token for answer in answers] == [request.token for request in requests]
+    refused = [answer for answer in answers if isinstance(answer, Refused)]
+    assert len(refused) == len(requests), answers
+    assert all(str(answer.error) for answer in refused)
+    return [type(answer.error) for answer in refused]
 
 
 def seen(provider: Provider, request: LaunchRequest) -> Seen:
@@ -84,9 +101,21 @@ def seen(provider: Provider, request: LaunchRequest) -> Seen:
     return found
 
 
-def test_a_launched_node_is_listed_under_its_token(provider: Provider, ask: Ask) -> None:
-    (provider_id,) = launch(provider, ask(1))
-    assert seen(provider, ask(1)) == Seen(ask(1).token, provider_id, NodeState.RUNNING)
+def until(subject: Subject, request: LaunchRequest, state: NodeState) -> Seen:
+    """The node as listed once it is in that state."""
+    deadline = time.monotonic() + subject.patience_s
+    while (found := seen(subject.provider, request)).state is not state:
+        assert time.monotonic() < deadline, f"last seen as {found}"
+        time.sleep(0.1)
+    return found
+
+
+def test_a_launched_node_is_listed_under_its_token(subject: Subject, ask: Ask) -> None:
+    (provider_id,) = launch(subject.provider, ask(1))
+    found = until(subject, ask(1), NodeState.RUNNING)
+    assert (found.token, found.provider_id) == (ask(1).token, provider_id)
+    assert found.pool in ("", subject.pool.name)
+    assert found.ended_at is None
 
 
 def test_the_same_token_gives_the_same_node(provider: Provider, ask: Ask) -> None:
@@ -94,33 +123,77 @@ def test_the_same_token_gives_the_same_node(provider: Provider, ask: Ask) -> Non
     assert len(provider.list()) == 1
 
 
+def test_another_process_gets_and_sees_the_same_node(subject: Subject, ask: Ask) -> None:
+    before = launch(subject.provider, ask(1))
+    other = subject.again()
+    assert [node.token for node in other.list()] == [ask(1).token]
+    assert launch(other, ask(1)) == before
+    assert len(other.list()) == 1
+    other.terminate([ask(1).token])
+    assert seen(subject.provider, ask(1)).state in ENDING
+
+
 def test_nodes_are_launched_many_at_once(provider: Provider, ask: Ask) -> None:
     assert len(set(launch(provider, ask(1), ask(2)))) == 2
 
 
-def test_a_full_pool_has_no_capacity_and_launches_nothing(provider: Provider, ask: Ask) -> None:
-    launch(provider, ask(1), ask(2))
-    assert refusal(provider, ask(3)) is NoCapacity
+def test_every_node_of_a_gang_has_its_own_token(provider: Provider, ask: Ask) -> None:
+    ids = launch(provider, ask(1, 0), ask(1, 1))
+    assert len(set(ids)) == 2
+    listed = {node.token: node.provider_id for node in provider.list()}
+    assert listed == {ask(1, 0).token: ids[0], ask(1, 1).token: ids[1]}
+
+
+def test_the_same_gang_gives_the_same_nodes(provider: Provider, ask: Ask) -> None:
+    gang = (ask(1, 0), ask(1, 1))
+    assert launch(provider, *gang) == launch(provider, *gang)
     assert len(provider.list()) == 2
 
 
-def test_an_ended_node_gives_its_place_back(provider: Provider, ask: Ask) -> None:
-    launch(provider, ask(1), ask(2))
-    provider.terminate([ask(1).token])
-    launch(provider, ask(3))
+def test_a_gang_is_launched_whole_or_not_at_all(subject: Subject, ask: Ask) -> None:
+    if not subject.whole_gangs:
+        pytest.skip("it launches what it can of a gang")
+    launch(subject.provider, ask(1), ask(2))
+    subject.run_out()
+    assert set(refusals(subject.provider, ask(3, 0), ask(3, 1))) == {NoCapacity}
+    assert len(subject.provider.list()) == 2
 
 
-def test_the_token_of_an_ended_node_is_never_used_again(provider: Provider, ask: Ask) -> None:
-    launch(provider, ask(1))
-    provider.terminate([ask(1).token])
-    assert refusal(provider, ask(1)) is BadRequest
+def test_a_full_pool_has_no_capacity_and_launches_nothing(subject: Subject, ask: Ask) -> None:
+    launch(subject.provider, ask(1), ask(2))
+    subject.run_out()
+    assert refusals(subject.provider, ask(3)) == [NoCapacity]
+    assert len(subject.provider.list()) == 2
 
 
-def test_a_terminated_node_is_seen_to_be_gone(provider: Provider, ask: Ask) -> None:
-    launch(provider, ask(1), ask(2))
-    provider.terminate([ask(1).token])
-    assert seen(provider, ask(1)).state is NodeState.TERMINATED
-    assert seen(provider, ask(2)).state is NodeState.RUNNING
+def test_an_ended_node_gives_its_place_back(subject: Subject, ask: Ask) -> None:
+    launch(subject.provider, ask(1), ask(2))
+    subject.provider.terminate([ask(1).token])
+    until(subject, ask(1), NodeState.TERMINATED)
+    launch(subject.provider, ask(3))
+
+
+def test_the_token_of_an_ended_node_is_never_used_again(subject: Subject, ask: Ask) -> None:
+    launch(subject.provider, ask(1))
+    subject.provider.terminate([ask(1).token])
+    until(subject, ask(1), NodeState.TERMINATED)
+    assert refusals(subject.provider, ask(1)) == [BadRequest]
+    assert len(subject.provider.list()) == 1
+
+
+def test_a_terminated_node_is_seen_to_be_gone(subject: Subject, ask: Ask) -> None:
+    launch(subject.provider, ask(1), ask(2))
+    subject.provider.terminate([ask(1).token])
+    assert seen(subject.provider, ask(1)).state in ENDING
+    until(subject, ask(1), NodeState.TERMINATED)
+    assert seen(subject.provider, ask(2)).state in UP
+
+
+def test_one_node_of_a_gang_is_ended_alone(subject: Subject, ask: Ask) -> None:
+    launch(subject.provider, ask(1, 0), ask(1, 1))
+    subject.provider.terminate([ask(1, 1).token])
+    until(subject, ask(1, 1), NodeState.TERMINATED)
+    assert seen(subject.provider, ask(1, 0)).state in UP
 
 
 def test_terminating_may_be_repeated(provider: Provider, ask: Ask) -> None:
@@ -130,11 +203,30 @@ def test_terminating_may_be_repeated(provider: Provider, ask: Ask) -> None:
     assert [node.token for node in provider.list()] == [ask(1).token]
 
 
+def test_times_are_aware_and_near(subject: Subject, ask: Ask) -> None:
+    before = datetime.now(UTC) - subject.clock_slack
+    launch(subject.provider, ask(1))
+    subject.provider.terminate([ask(1).token])
+    ended = until(subject, ask(1), NodeState.TERMINATED)
+    after = datetime.now(UTC) + subject.clock_slack
+    for told in (ended.launched_at, ended.ended_at):
+        assert told is None or before <= told <= after
+
+
 def test_another_deployment_is_refused(provider: Provider, ask: Ask) -> None:
-    assert refusal(provider, replace(ask(1), deployment="other")) is BadRequest
+    assert refusals(provider, replace(ask(1), deployment="other")) == [BadRequest]
     assert not provider.list()
 
 
 def test_without_an_announcement_there_is_no_notice(provider: Provider, ask: Ask) -> None:
     launch(provider, ask(1))
     assert not provider.notices()
+
+
+def test_prices_are_of_the_candidates_asked_for(subject: Subject) -> None:
+    known = subject.pool.candidates()
+    for price in subject.provider.prices([subject.pool], datetime.now(UTC)):
+        assert price.candidate in known
+        assert price.market is subject.pool.market
+        assert price.usd_per_hour >= 0
+        assert price.since.tzinfo is not None

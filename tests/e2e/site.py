@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -60,19 +60,20 @@ stall_s = {stall_s}
 stop_grace_s = {stop_grace_s}
 
 [[pool]]
+name = "service"
+max_nodes = 2
+cores = 1
+memory_gib = 2
+service = true
+"""
+LOCAL = """
+[[pool]]
 name = "spot"
 market = "spot"
 max_nodes = 2
 cores = 1
 memory_gib = 4
 usd_per_hour = 0.05
-
-[[pool]]
-name = "service"
-max_nodes = 2
-cores = 1
-memory_gib = 2
-service = true
 """
 
 
@@ -105,9 +106,15 @@ class Site:
         stall_s: float = 600.0,
         stop_grace_s: float = 10.0,
         max_failures: int = 3,
+        nodes: str = LOCAL,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        """:param folder: its path must be short: the broker's socket lies in it."""
+        """:param folder: its path must be short: the broker's socket lies in it.
+        :param nodes: tables of the configuration that say where the nodes come from.
+        :param environ: more of the broker's environment.
+        """
         self.folder = folder
+        self._environ = dict(environ or {})
         self.state = folder / "state"
         self.log = folder / "broker.log"
         self.client = Client(self.state / "api.sock")
@@ -122,6 +129,7 @@ class Site:
                 stop_grace_s=stop_grace_s,
                 max_failures=max_failures,
             )
+            + nodes
         )
         self.deployment = ""
         self.census: Census
@@ -144,7 +152,7 @@ class Site:
         with self.log.open("ab") as out:
             self._broker = subprocess.Popen(
                 SERVE,
-                env={**kept, "SCSCHED_CONFIG": str(self._config)},
+                env={**kept, **self._environ, "SCSCHED_CONFIG": str(self._config)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -285,12 +293,12 @@ class Site:
 
 
 @contextlib.contextmanager
-def running(**settings: float) -> Iterator[Site]:
+def running(**settings: Any) -> Iterator[Site]:
     """A site of its own, in a folder with a short name; gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"e2e-{getpass.getuser()[:8]}-"))
     keep = False
     try:
-        site = Site(folder, **settings)  # type: ignore[arg-type]  # numbers only
+        site = Site(folder, **settings)
         try:
             site.start()
             yield site

@@ -90,6 +90,28 @@ def test_a_classification_that_lost_one_node_after_a_notice_goes_on_with_the_oth
     assert iterations == {"it004"}, "stale classes"
 
 
+def test_an_iteration_that_fits_into_a_notice_is_finished_and_none_is_lost(
+    site: Site, data: Path, tmp_path: Path
+) -> None:
+    """In 2D with many iterations: the run stops between two of them, long before the node goes."""
+    document = boxes.document(boxes.particles(data), boxes.classes_2d(iterations=99))
+    schedule = f"{CLASSES}@it3:notice=60"
+    workflow = site.submit(document, project=tmp_path / "project", play_spot=schedule, exact="off")
+    wait_until(
+        "the first run has ended",
+        lambda: site.runs(workflow, CLASSES),
+        lambda runs: bool(runs and runs[0]["end_reason"]),
+        sites.STEP_S,
+    )
+    (first, *_) = site.runs(workflow, CLASSES)
+    events = site.client.events(workflow=workflow)["items"]
+    (asked,) = [event["text"] for event in events if event["kind"] == "stop_after_asked"]
+    assert "s left, iteration" in asked
+    assert (first["end_reason"], first["iterations_lost"]) == ("PREEMPTED", 0)
+    assert f"asked to stop after iteration {first['iterations_done']}:" in asked
+    site.client.act("cancel", str(workflow))
+
+
 def nodes_of(site: Site, workflow: int) -> "list[schema.Node]":
     return [node for node in site.client.nodes(ended=True)["items"] if node["workflow"] == workflow]
 

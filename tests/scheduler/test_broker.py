@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scsched.cluster.pools import Market, Pool
-from scsched.scheduler.broker import Placement, Room, Unplaceable, Want, feasible, place
+from scsched.scheduler.broker import Placement, Unplaceable, Want, feasible, place
+from scsched.scheduler.room import Idle, Room
 from scsched.steps.spec import Demand, ResourceClass, Shape
 from scsched.steps.state import PendingReason
 from tests.scheduler.world import pool
@@ -15,6 +16,10 @@ from tests.scheduler.world import pool
 SPOT = pool("spot", market=Market.SPOT, usd_per_hour=Decimal("0.3"))
 STEADY = pool("steady")
 SERVICE = pool("service", service=True, cores=1, memory_gib=2.0)
+
+
+def idle(*ids: int, **values: object) -> list[Idle]:
+    return [Idle(node, **values) for node in ids]  # type: ignore[arg-type]
 
 
 def want(width: int = 1, **values: object) -> Want:
@@ -106,19 +111,19 @@ def test_after_out_of_memory_only_the_largest_nodes_will_do() -> None:
 
 
 def test_warm_nodes_of_the_same_workflow_come_first() -> None:
-    room = Room(alive={"steady": 1}, idle={("steady", 7): [12]})
+    room = Room(alive={"steady": 1}, idle={("steady", 7): idle(12)})
     found = placed(place(want(width=2), [STEADY], room))
     assert (found.reuse, found.new) == ((12,), 1)
 
 
 def test_warm_nodes_of_another_workflow_are_not_taken() -> None:
-    room = Room(alive={"steady": 2}, idle={("steady", 8): [12, 13]})
+    room = Room(alive={"steady": 2}, idle={("steady", 8): idle(12, 13)})
     assert refused(place(want(), [STEADY], room)).reason is PendingReason.RESOURCES
 
 
 def test_of_like_pools_the_one_with_warm_nodes_wins() -> None:
     other = pool("a-first")
-    room = Room(alive={"steady": 1}, idle={("steady", 7): [12]})
+    room = Room(alive={"steady": 1}, idle={("steady", 7): idle(12)})
     assert placed(place(want(), [other, STEADY], room)).pool is STEADY
 
 
@@ -129,7 +134,7 @@ def test_a_new_step_waits_for_its_best_width() -> None:
 
 def test_an_interrupted_step_goes_on_with_the_nodes_that_are_left() -> None:
     wide = pool("wide", max_nodes=4)
-    room = Room(alive={"wide": 3}, idle={("wide", 7): [1, 2, 3]})
+    room = Room(alive={"wide": 3}, idle={("wide", 7): idle(1, 2, 3)})
     found = placed(place(want(width=4, interrupted=True), [wide], room))
     assert (found.reuse, found.new, found.layout.nodes) == ((1, 2, 3), 0, 3)
 
@@ -143,14 +148,14 @@ def test_an_interrupted_auto_refine_keeps_an_odd_number_of_ranks() -> None:
     halves = want(demand=Demand(shape=Shape.SPLIT_HALVES, ranks=5), interrupted=True)
     wide = pool("wide", max_nodes=4)
     for left in ([1], [1, 2], [1, 2, 3]):
-        room = Room(alive={"wide": 4}, idle={("wide", 7): left})
+        room = Room(alive={"wide": 4}, idle={("wide", 7): idle(*left)})
         found = placed(place(halves, [wide], room))
         assert found.layout.ranks >= 3
         assert found.layout.ranks % 2 == 1
 
 
 def test_nobody_takes_the_nodes_that_a_more_urgent_step_waits_for() -> None:
-    room = Room(reserved={"steady"}, idle={("steady", 7): [1]}, alive={"steady": 1})
+    room = Room(reserved={"steady"}, idle={("steady", 7): idle(1)}, alive={"steady": 1})
     found = refused(place(want(), [STEADY], room))
     assert found.reason is PendingReason.PRIORITY
     assert found.pools == ()
@@ -208,7 +213,7 @@ def crowd(some: list[Pool], many: list[Want], room: Room) -> list[tuple[Want, Pl
         if isinstance(answer, Unplaceable):
             room.reserved.update(answer.pools)
             continue
-        room.take(answer, one.workflow_id)
+        room.take(answer.pool.name, one.workflow_id, answer.reuse, answer.new)
         found.append((one, answer))
     return found
 
@@ -227,12 +232,13 @@ def test_there_are_never_more_nodes_than_a_pool_may_have(
 def test_no_idle_node_is_given_to_two_steps_or_to_another_workflow(
     some: list[Pool], many: list[Want]
 ) -> None:
-    idle = {(p.name, w): [100 * w + i for i in range(2)] for p in some for w in (1, 2, 3)}
+    there = {(p.name, w): [100 * w + i for i in range(2)] for p in some for w in (1, 2, 3)}
     given_away: set[tuple[str, int]] = set()
-    room = Room(alive={p.name: p.max_nodes for p in some}, idle=dict(idle))
+    nodes = {key: idle(*ids) for key, ids in there.items()}
+    room = Room(alive={p.name: p.max_nodes for p in some}, idle=nodes)
     for one, answer in crowd(some, many, room):
         for node in answer.reuse:
-            assert node in idle[answer.pool.name, one.workflow_id]
+            assert node in there[answer.pool.name, one.workflow_id]
             assert (answer.pool.name, node) not in given_away
             given_away.add((answer.pool.name, node))
 

@@ -1,9 +1,11 @@
 """What the keeper looks at on disk, with sets and maps made by hand."""
 
 import contextlib
+import os
 import sqlite3
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,27 @@ def test_every_way_a_map_is_not_whole() -> None:
     assert "0 images" in checks.image_problem("zero.mrc")
     assert "empty" in checks.image_problem("empty.tif")
     assert "has 3 images, not 4" in checks.image_problem(write_map(Path("b.mrcs")), 4)
+
+
+def test_the_size_is_that_of_the_opened_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stat before may be an NFS client's memory of the file while it was being written."""
+    image = write_map(Path("a.mrcs"))
+    Path("earlier.mrcs").write_bytes(b"x" * 1100)
+    earlier, real = Path("earlier.mrcs").stat(), os.stat
+
+    def remembered(path: Any, **how: Any) -> os.stat_result:
+        return earlier if str(path) == image else real(path, **how)
+
+    monkeypatch.setattr(os, "stat", remembered)
+    assert Path(image).stat().st_size == 1100
+    assert checks.image_problem(image, 3) == ""
+
+
+def test_a_lock_of_a_node_that_vanished_is_not_waited_for() -> None:
+    path = write_set(Path("set.sqlite"), [(1, "elsewhere/mic.mrc")])
+    with contextlib.closing(sqlite3.connect(path)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert checks.set_problem(path, 1, OWN) == ""
 
 
 def test_a_set_is_counted() -> None:

@@ -14,7 +14,7 @@ from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import Hint, Phase
 from scsched.steps.spec import ResourceClass, Resume
 from scsched.steps.state import EndReason, StepState
-from tests.scheduler.world import SPOT, World, pool, step
+from tests.scheduler.world import SPOT, Going, World, pool, step
 
 MakeWorld = Callable[..., World]
 
@@ -125,7 +125,7 @@ def test_a_notice_is_written_down_and_the_loss_after_it_is_a_preemption(
     (token,) = tokens(world)
     world.cloud.notify(token, world.now + timedelta(seconds=30))
     world.tick()
-    (node,) = world.nodes()
+    (node,) = [node for node in world.nodes() if node.token == token]
     assert (node.state, node.notice_deadline) == (
         NodeState.DRAINING,
         world.now + timedelta(seconds=29),
@@ -229,6 +229,39 @@ def test_iterations_of_a_run_that_nobody_counted_are_read_off_its_last_progress(
     world.until(lambda: bool(world.ends()))
     (run,) = [run for run in world.runs() if run.end_reason]
     assert (run.iterations_done, run.iterations_lost) == (12, 2)
+
+
+def test_a_node_lost_behind_a_report_that_is_old_leaves_the_end_to_the_driver(
+    world: World,
+) -> None:
+    """It said that it waits; then all nodes were up, the program ran and ended, and a node went."""
+    world.submit()
+    world.until(lambda: bool(world.cloud.up()))
+    driver = world.programs.of(1)
+    world.until(lambda: bool(driver.beat(world.answering(driver)).nodes))
+    driver.runs = {key: Going(going.order) for key, going in driver.runs.items()}
+    world._beats()
+    driver.mute = True
+    world.cloud.reclaim(tokens(world)[0], reason="spot")
+    world.tick(3)
+    assert world.ends() == []
+    driver.mute = False
+    world.finish()
+    world.tick()
+    assert world.ends() == [EndReason.COMPLETED]
+
+
+def test_a_program_that_fails_because_a_host_fell_silent_is_not_blamed(
+    make_world: MakeWorld,
+) -> None:
+    """mpirun gives up long before any provider says that the host is gone."""
+    world = running(make_world(pool(max_nodes=4)), step("1", width=2))
+    silent = tokens(world)[1]
+    world.cloud.frozen = frozenset({silent})
+    world.boots = lambda token: token != silent
+    world.finish(hint=Hint.FAILED, exit_code=205, detail="an ORTE daemon has failed")
+    world.tick()
+    assert world.ends() == [EndReason.NODE_FAIL]
 
 
 def test_a_late_report_of_a_closed_run_changes_nothing(world: World) -> None:

@@ -14,7 +14,9 @@ from scsched.cluster.provider import (
     Throttled,
     Unreachable,
 )
+from scsched.db import queries, queue
 from scsched.db.models import NodeState as Recorded
+from scsched.db.submissions import NewStep
 from scsched.steps.spec import ResourceClass
 from scsched.steps.state import EndReason, StepState
 from tests.scheduler.world import World, pool, step
@@ -24,8 +26,8 @@ RUNNING = StepState.RUNNING
 
 
 def idle(world: World) -> World:
-    """A world whose only node has nothing to do, and whose workflow still has."""
-    world.submit(step("1"), step("2", "1", gate="look at it"), step("3"))
+    """A world in which a node has nothing to do, and its workflow a step that waits for 3."""
+    world.submit(step("1"), step("2", "3"), step("3"))
     world.until(lambda: world.at("1") is RUNNING and world.at("3") is RUNNING)
     world.finish("1")
     world.tick()
@@ -81,8 +83,9 @@ def test_a_broker_that_died_after_the_launch_launches_no_second_node(world: Worl
 
 def test_a_node_that_was_given_up_while_its_provider_was_late_is_ended(world: World) -> None:
     world.cloud.delay_listing(40)
+    world.boots = lambda token: False
     world.submit()
-    world.until(lambda: EndReason.NODE_FAIL in world.ends(), ticks=60)
+    world.until(lambda: EndReason.BOOT_FAIL in world.ends(), ticks=59)
     lost = next(iter(world.cloud.nodes))
     world.cloud.delay_listing(0)
     world.until(lambda: lost not in world.cloud.up(), ticks=60)
@@ -108,6 +111,32 @@ def test_an_idle_node_is_kept_warm_for_its_workflow_and_then_ended(make_world: M
     assert len(world.cloud.up()) == 2
     world.tick(3)
     assert len(world.cloud.up()) == 1
+    assert world.at("3") is RUNNING
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        step("2", "1", gate="look at it"),
+        step("2", "1", "3", "9"),
+        step("2", "3", resource_class=ResourceClass.IO),
+        step("2", "3", long_lived=True),
+    ],
+    ids=["a person's", "far off", "of another class", "for the service"],
+)
+def test_an_idle_node_that_no_step_will_want_soon_is_ended_at_once(
+    make_world: MakeWorld, behind: NewStep
+) -> None:
+    cpu = frozenset({ResourceClass.CPU})
+    world = make_world(pool(warm_s=3600.0, classes=cpu), pool("service", service=True))
+    world.submit(step("1"), step("3"), step("8", "3"), step("9", "8"), behind, priority=1)
+    with world.store.write() as session:
+        queue.hold(session, queries.step_ids(session, 1, ["8"]).values(), world.now, 0)
+    world.until(lambda: world.at("1") is RUNNING and world.at("3") is RUNNING)
+    (done,) = {node.token for run in world.open_runs() if run.ref == "1" for node in run.nodes}
+    world.finish("1")
+    world.tick(2)
+    assert done not in world.cloud.up()
     assert world.at("3") is RUNNING
 
 
@@ -172,7 +201,7 @@ def test_a_node_that_was_never_launched_and_is_of_no_use_is_forgotten(
 ) -> None:
     """Its workflow waits for the very pool that it fills."""
     world = make_world(pool(max_nodes=1))
-    world.cloud.refuse(Throttled("too fast"), times=20)
+    world.cloud.refuse(Throttled("too fast", retry_after_s=1.0), times=20)
     world.submit(step("1"), step("2"))
     world.tick(3)
     assert [node.state for node in world.nodes()] == [Recorded.REQUESTED]

@@ -1,8 +1,8 @@
 """A world of random workflows and random losses: nothing is done twice, and everything ends."""
 
 from collections import Counter
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from random import Random
 
 import pytest
@@ -13,6 +13,7 @@ from scsched.cluster.pools import Market
 from scsched.cluster.provider import NoCapacity, Throttled, Unreachable
 from scsched.db import queries
 from scsched.db.submissions import NewStep
+from scsched.scheduler import fencing
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import Hint, Phase
 from scsched.steps.spec import Resume
@@ -32,8 +33,66 @@ FOREVER = RetryConfig(
 TROUBLED_TICKS = 45
 QUIET_TICKS = 250
 
+LIVES_ON_S = 30.0
+"""How long a node works on that has lost its driver: then it ends itself."""
+
 reached: Counter[str] = Counter()
 """What the random worlds went through, over all examples."""
+
+
+class AtWork:
+    """What the programs on the nodes do, whatever anybody knows of it.
+
+    A node works for a run from when its driver begins it until that driver ends it there, the node
+    ends, or it has been without its driver for so long that it has ended itself.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._works: dict[str, tuple[int, str, int]] = {}
+        self._heard: dict[str, datetime] = {}
+
+    def look(self) -> None:
+        going = {
+            token: (driver.workflow, run.order.ref, run.order.run)
+            for driver in self._world.programs.drivers.values()
+            for token, run in self._begun(driver)
+        }
+        answering = {
+            token
+            for driver in self._world.programs.drivers.values()
+            for token in self._world.answering(driver).values()
+        }
+        self._heard.update(dict.fromkeys(answering, self._world.now))
+        stopped = answering - going.keys()
+        self._works = {
+            token: key
+            for token, key in (self._works | going).items()
+            if token in self._world.cloud.up()
+            and token not in stopped
+            and not self.has_ended_itself(token)
+        }
+
+    def has_ended_itself(self, token: str) -> bool:
+        silent = self._world.now - self._heard.get(token, self._world.now)
+        return silent.total_seconds() >= LIVES_ON_S
+
+    def doubled(self) -> dict[tuple[int, str], set[int]]:
+        """Steps that two runs work for."""
+        runs: dict[tuple[int, str], set[int]] = {}
+        for workflow, ref, run in self._works.values():
+            runs.setdefault((workflow, ref), set()).add(run)
+        return {step: found for step, found in runs.items() if len(found) > 1}
+
+    def _begun(self, driver: PlayedDriver) -> Iterator[tuple[str, Going]]:
+        answering = self._world.answering(driver)
+        for run in driver.runs.values():
+            if run.phase is Phase.RUNNING and run.end is None:
+                yield from (
+                    (answering[node.name], run)
+                    for node in run.order.nodes
+                    if node.name in answering
+                )
 
 
 class Storm:
@@ -44,6 +103,10 @@ class Storm:
         self.random = Random(seed)  # noqa: S311 - not for secrets
         self.started: Counter[int] = Counter()
         self.completed: Counter[str] = Counter()
+        self.at_work = AtWork(world)
+        self.cut_off: set[str] = set()
+        """Nodes that run and that nobody reaches."""
+        world.boots = lambda token: token not in self.cut_off
         world.check = self.check
 
     def submit(self) -> None:
@@ -66,6 +129,10 @@ class Storm:
     def check(self) -> None:
         """Safety; holds after every tick."""
         world = self.world
+        self.at_work.look()
+        assert not self.at_work.doubled(), (self.at_work.doubled(), world.said())
+        dead = {token for token in world.cloud.frozen if self.at_work.has_ended_itself(token)}
+        world.cloud.frozen -= dead
         for one in world.pools:
             up = [t for t in world.cloud.up() if world.cloud.requests[t].pool.name == one.name]
             assert len(up) <= one.max_nodes, world.said()
@@ -127,6 +194,33 @@ class Storm:
         if token := self._any(list(self.world.cloud.up())):
             self.world.cloud.notify(token, self.world.now + timedelta(seconds=3))
 
+    def _own_notice(self) -> None:
+        """A node hears it from its machine, and tells its driver; often of a run at work."""
+        self._progress()
+        for driver in self.world.programs.drivers.values():
+            if name := self._any(list(self.world.answering(driver))):
+                deadline = self.world.now + timedelta(seconds=self.random.choice([1, 10, 60]))
+                driver.heard[name] = deadline.isoformat()
+
+    def _cut_off(self) -> None:
+        if token := self._any(list(self.world.cloud.up())):
+            self.cut_off.add(token)
+
+    def _freeze(self) -> None:
+        """Cut off, and its provider's word has no effect on it."""
+        if token := self._any(list(self.world.cloud.up())):
+            self.cut_off.add(token)
+            self.world.cloud.frozen |= {token}
+
+    def _progress(self) -> None:
+        for driver in self.world.programs.drivers.values():
+            for run in driver.runs.values():
+                done = run.certified + self.random.randint(0, 1)
+                seconds = self.random.choice([None, 5.0, 50.0])
+                run.progress = {
+                    "iteration": done + 1, "checkpoint": done, "seconds_per_iteration": seconds,
+                }  # fmt: skip
+
     def _refuse(self) -> None:
         self.world.cloud.refuse(self.random.choice(_REFUSALS))
 
@@ -159,6 +253,12 @@ class Storm:
         verb = self.random.choice(["cancel", "hold", "release", "requeue", "resubmit"])
         self.world.person(verb, ref, number)
 
+    def _second_thoughts(self) -> None:
+        """Somebody wants what was cancelled after all."""
+        number = self.random.choice(self.workflows())
+        for ref in self.world.steps(number):
+            self.world.person("resubmit", ref, number)
+
     def calm(self) -> None:
         """Nothing goes wrong from now on, and nobody holds anything back."""
         self.world.programs.refuse = 0
@@ -172,6 +272,7 @@ _REFUSALS = (NoCapacity("none"), Throttled("too fast"), Unreachable("no answer")
 _TROUBLES = (
     "nothing", "nothing", "reclaim", "notice", "refuse", "lose_reply", "silence", "restart",
     "die_after_launch", "die_after_start", "driver_cannot_start", "kill_driver", "person",
+    "own_notice", "own_notice", "cut_off", "freeze", "progress", "person", "second_thoughts",
 )  # fmt: skip
 
 
@@ -214,13 +315,32 @@ def test_nothing_is_done_twice_and_everything_ends(make_world: MakeWorld, seed: 
     storm.world.close()
 
 
+def test_a_scheduler_without_fencing_is_caught(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes every lost node for gone: two sets of nodes work for one step."""
+    monkeypatch.setattr(fencing, "is_proven", lambda node: True)
+    storms = (Storm(make_world(*POOLS, retry=FOREVER), seed) for seed in range(20))
+    assert any(_doubles(storm) for storm in storms)
+
+
+def _doubles(storm: Storm) -> bool:
+    storm.submit()
+    try:
+        for _ in range(TROUBLED_TICKS):
+            storm.trouble()
+    except AssertionError:
+        return bool(storm.at_work.doubled())
+    return False
+
+
 @pytest.mark.parametrize(
     "word",
     [
         EndReason.COMPLETED, EndReason.FAILED, EndReason.OUT_OF_MEMORY, EndReason.TIMEOUT,
         EndReason.STALLED, EndReason.CANCELLED, EndReason.PREEMPTED, EndReason.NODE_FAIL,
         EndReason.NO_CAPACITY, "workflow COMPLETED", "workflow CANCELLED", "driver_lost",
-        "notice", "stop_asked", "reused", "reopened",
+        "notice", "stop_asked", "stop_after_asked", "spare_requested", "reused", "reopened",
     ],
 )  # fmt: skip
 def test_the_random_worlds_went_there(word: str) -> None:

@@ -68,6 +68,22 @@ def test_what_the_last_tick_found_is_said_last() -> None:
     assert why(replace(FREE, held=True), NOW, full).reason is PendingReason.JOB_HELD_USER
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (PendingReason.SPOT_CAPACITY, "asked for again"),
+        (PendingReason.QUOTA_VCPU, "raise the limit"),
+        (PendingReason.STORAGE, "by itself"),
+        (PendingReason.NODE_FENCING, "because"),
+    ],
+)
+def test_what_is_to_be_done_is_said_too(reason: PendingReason, words: str) -> None:
+    found = why(FREE, NOW, Unplaceable(reason, "because"))
+    assert found.reason is reason
+    assert found.sentence.startswith("because")
+    assert words in found.sentence
+
+
 def test_every_waiting_step_of_a_real_queue_has_a_reason(
     make_world: Callable[..., World],
 ) -> None:

@@ -15,9 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from scsched.cluster.fake import FakeProvider
-from scsched.cluster.pools import Market, Pool
+from scsched.cluster.pools import Candidate, Market, Pool
 from scsched.cluster.processes import Process
-from scsched.cluster.provider import Launched, LaunchRequest, Refused
+from scsched.cluster.provider import Launched, LaunchRequest, Provider, ProviderError, Refused
 from scsched.db import models, queries, queue, submissions
 from scsched.db import nodes as node_rows
 from scsched.db.drivers import DriverRec
@@ -28,6 +28,8 @@ from scsched.db.session import Store, open_store
 from scsched.db.settle import settle
 from scsched.db.submissions import NewStep
 from scsched.db.views import EventView, RunView, StepView, WorkflowView
+from scsched.scheduler.audit import Audit
+from scsched.scheduler.caps import Limits
 from scsched.scheduler.config import RetryConfig, TimesConfig
 from scsched.scheduler.dispatch import Dispatch
 from scsched.scheduler.drivers import Drivers
@@ -37,8 +39,10 @@ from scsched.scheduler.inbox import Inbox
 from scsched.scheduler.monitor import Monitor
 from scsched.scheduler.orders import orders_of
 from scsched.scheduler.player import Player
+from scsched.scheduler.prices import Prices
 from scsched.scheduler.protocol import (
     Beat,
+    DeskReport,
     EndReport,
     Hint,
     NodeReport,
@@ -46,9 +50,11 @@ from scsched.scheduler.protocol import (
     Phase,
     RunOrder,
     RunReport,
+    StorageReport,
 )
 from scsched.scheduler.scale import Scale
 from scsched.scheduler.sizing import Sizing
+from scsched.scheduler.storage_hold import StorageHold
 from scsched.scheduler.ticker import Services
 from scsched.steps.spec import Demand, ResourceClass, Resume, Shape
 from scsched.steps.state import StepState
@@ -92,16 +98,36 @@ class Died(BaseException):
 
 
 class Cloud(FakeProvider):
-    """A fake that can also see its caller die."""
+    """A fake that can also see its caller die, whose hosts may freeze, and which may lack what a
+    gang is asked for as."""
 
     die_after_launch = False
+    frozen: frozenset[str] = frozenset()
+    """Nodes that are listed as running whatever is asked of them."""
+
+    def __init__(self, deployment: str) -> None:
+        super().__init__(deployment)
+        self.scarce: dict[Candidate, ProviderError] = {}
+        """How requests for these are refused, if their token has no node yet."""
+        self.asked: list[tuple[str, Candidate]] = []
+        """Every token asked for, with what it was asked as."""
+
+    def terminate(self, tokens: Sequence[str]) -> None:
+        super().terminate([token for token in tokens if token not in self.frozen])
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
-        answers = super().launch(requests)
+        self.asked += [(request.token, request.candidate) for request in requests]
+        answers: dict[str, Launched | Refused] = {
+            request.token: Refused(request.token, self.scarce[request.candidate])
+            for request in requests
+            if request.candidate in self.scarce and request.token not in self.nodes
+        }
+        given = super().launch([one for one in requests if one.token not in answers])
+        answers |= {answer.token: answer for answer in given}
         if self.die_after_launch:
             self.die_after_launch = False
             raise Died
-        return answers
+        return tuple(answers[request.token] for request in requests)
 
 
 class NoReclaims:
@@ -122,6 +148,15 @@ class Going:
     phase: Phase = Phase.WAITING
     progress: dict[str, object] | None = None
     end: EndReport | None = None
+
+    @property
+    def certified(self) -> int:
+        found = (self.progress or {}).get("checkpoint")
+        return found if isinstance(found, int) else 0
+
+    @property
+    def is_far_enough(self) -> bool:
+        return self.order.stop_after is not None and self.certified >= self.order.stop_after
 
     def report(self) -> RunReport:
         return RunReport(
@@ -148,6 +183,9 @@ class PlayedDriver:
     ended: bool = False
     mute: bool = False
     """It lives and says nothing."""
+    storage: StorageReport | None = None
+    heard: dict[str, str] = field(default_factory=dict)
+    """Deadlines that its nodes have heard themselves, by name."""
 
     @property
     def address(self) -> str:
@@ -161,7 +199,11 @@ class PlayedDriver:
             start_ticks=self.process.start_ticks,
             address=self.address,
             tls_dir="/tls",
-            nodes=tuple(NodeReport(name=name) for name in nodes),
+            desk=DeskReport(address="127.0.0.1:9", fingerprint="00"),
+            storage=self.storage,
+            nodes=tuple(
+                NodeReport(name=name, notice_deadline=self.heard.get(name)) for name in nodes
+            ),
             runs=tuple(going.report() for going in self.runs.values()),
         )
 
@@ -170,6 +212,7 @@ class PlayedDriver:
         self.runs = {key: going for key, going in self.runs.items() if key in wanted}
         for key, order in wanted.items():
             going = self.runs.setdefault(key, Going(order))
+            going.order = order
             if going.end is None:
                 self._go_on(going, order, nodes)
         self.ended = orders.end
@@ -178,6 +221,8 @@ class PlayedDriver:
         all_up = all(node.name in nodes for node in order.nodes)
         if order.stop:
             going.finish(Hint.STOPPED, detail=order.stop)
+        elif going.is_far_enough:
+            going.finish(Hint.STOPPED, detail="stopped in time", iterations_done=going.certified)
         elif going.phase is Phase.WAITING and all_up:
             going.phase = Phase.RUNNING
         elif going.phase is Phase.RUNNING and not all_up:
@@ -227,13 +272,22 @@ class PlayedPrograms:
 class World:
     """One broker and all that it acts upon."""
 
-    def __init__(self, store: Store, *pools: Pool, retry: RetryConfig | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *pools: Pool,
+        retry: RetryConfig | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.store = store
+        self.limits = limits
         self.pools = pools or (pool(),)
         self.cloud = Cloud(store.deployment())
         self.programs = PlayedPrograms()
         self.retry = retry or RetryConfig(backoff_s=0.0)
         self.now = rows.NOW
+        self.wrap: Callable[[Provider], Provider] = lambda provider: provider
+        """What the broker calls in the provider's stead, from its next start on."""
         self.boots: Callable[[str], bool] = lambda token: True
         """Whether the worker of the node with this token answers."""
         self.check: Callable[[], None] = lambda: None
@@ -353,17 +407,24 @@ class World:
                 del self.programs.drivers[driver.process.pid]
 
     def _wired(self) -> Services:
-        fleet = Fleet(self.pools, {"fake": self.cloud})
+        fleet = Fleet(self.pools, {"fake": self.wrap(self.cloud)}, self.limits)
         drivers = Drivers(self.store, self.programs)
         deployment = self.store.deployment()
+        storage = StorageHold()
+        ending, sizing = Ending(self.retry, self.pools), Sizing(site={})
+        monitor = Monitor(self.store, fleet, ending, sizing, storage)
         return Services(
             fleet=fleet,
             inbox=Inbox(),
-            monitor=Monitor(self.store, fleet, Ending(self.retry, self.pools), Sizing(site={})),
+            monitor=monitor,
             player=Player(self.store, NoReclaims()),
-            dispatch=Dispatch(self.store, fleet),
+            dispatch=Dispatch(
+                self.store, fleet, unproven=lambda: monitor.unproven, storage=storage.unplaced
+            ),
             drivers=drivers,
             scale=Scale(self.store, fleet, deployment, drivers.joining),
+            prices=Prices(self.store, fleet),
+            audit=Audit(self.store, fleet),
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scsched.steps import command, lineage, publish, resume
+from scsched.steps import command, files, lineage, publish, resume
 from scsched.steps.checkpoint import Branch
 from scsched.steps.lineage import Attempt, Lineage
 
@@ -74,7 +74,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(project: Path) -> No
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        lineage.write_whole(folder / "lineage.json", fails)
+        files.write_whole(folder / "lineage.json", fails)
     assert lineage.load(folder) == Lineage((attempt(1),))
 
 

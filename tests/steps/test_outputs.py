@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from scsched.steps import outputs
-from scsched.steps.command import Command, parse
 from scsched.steps.outputs import Job
 from tests.relion_data import (
     AUTO_REFINE,
@@ -16,22 +15,9 @@ from tests.relion_data import (
     needs_mpi,
     needs_relion,
     run,
-    star_block,
 )
 
 FOLDER = "Runs/000003_Class"
-
-
-def write_rows(path: Path, table: str, count: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = star_block(table, [{"rlnMicrographName": f"m{i}.mrc"} for i in range(max(1, count))])
-    path.write_text(text if count else text.replace("m0.mrc\n", ""))
-
-
-def command(text: str) -> Command:
-    found = parse(text.split())
-    assert found is not None
-    return found
 
 
 def write_set(path: Path, count: int) -> None:
@@ -39,42 +25,6 @@ def write_set(path: Path, count: int) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE Objects (id INTEGER PRIMARY KEY)")
         connection.executemany("INSERT INTO Objects VALUES (?)", [(i,) for i in range(count)])
-
-
-@pytest.mark.parametrize(("rows", "good"), [(12, True), (0, False), (11, False), (13, False)])
-def test_ctf_estimation_gives_a_row_for_every_micrograph(
-    rows: int, good: bool, tmp_path: Path
-) -> None:
-    """RELION ends with 0 and marks success when every single one of them failed."""
-    write_rows(tmp_path / "mics.star", "micrographs", 12)
-    write_rows(tmp_path / "CtfFind/job002/micrographs_ctf.star", "micrographs", rows)
-    ctf = command("relion_run_ctffind_mpi --i mics.star --o CtfFind/job002/")
-    assert (outputs.of_command(ctf, project=tmp_path) == ()) is good
-
-
-def test_motion_correction_gives_a_row_for_every_movie(tmp_path: Path) -> None:
-    write_rows(tmp_path / "movies.star", "movies", 4)
-    joined = tmp_path / "MotionCorr/job001/corrected_micrographs.star"
-    write_rows(joined, "micrographs", 3)
-    motion = command(
-        "mpirun -np 2 relion_run_motioncorr_mpi --i movies.star --o MotionCorr/job001/"
-    )
-    assert outputs.of_command(motion, project=tmp_path) == (
-        f"{joined}: 3 rows where the input has 4",
-    )
-
-
-@pytest.mark.parametrize(("rows", "good"), [(0, False), (5, True)])
-def test_extraction_gives_particles(rows: int, good: bool, tmp_path: Path) -> None:
-    write_rows(tmp_path / "particles.star", "particles", rows)
-    extract = command("relion_preprocess --i m.star --extract --part_star particles.star")
-    assert (outputs.of_command(extract, project=tmp_path) == ()) is good
-
-
-def test_missing_outputs_are_named(tmp_path: Path) -> None:
-    extract = command("relion_preprocess --i m.star --extract --part_star particles.star")
-    (problem,) = outputs.of_command(extract, project=tmp_path)
-    assert problem == f"{tmp_path}/particles.star: missing"
 
 
 @pytest.mark.parametrize(("text", "good"), [("20.36", True), ("inf", False), ("nan", False)])
@@ -99,6 +49,14 @@ def test_sets_of_scipion_are_counted(tmp_path: Path) -> None:
     assert outputs.of_job("ProtRelionAutopickLoG", Job(FOLDER, tmp_path)) != ()
 
 
+def test_a_lock_of_a_node_that_vanished_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "100% of it?.sqlite"
+    write_set(path, 3)
+    with closing(sqlite3.connect(path)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert outputs.set_rows(path) == 3
+
+
 def test_other_protocols_are_left_to_scipion(tmp_path: Path) -> None:
     assert outputs.of_job("ProtImportVolumes", Job(FOLDER, tmp_path)) == ()
 
@@ -114,8 +72,8 @@ def test_a_classification_is_done_when_its_last_iteration_is_whole(tmp_path: Pat
     job = Job(FOLDER, project, rows=24)
     assert outputs.of_job("ProtRelionClassify2D", job) == ()
     assert outputs.of_job("ProtRelionClassify2D", Job(FOLDER, project, rows=25)) != ()
-    asked_more = command(" ".join([*argv, *CLASS_2D]).replace("--iter 2", "--iter 3"))
-    assert "iteration 2 of 3" in outputs.of_command(asked_more, project=project)[0]
+    (short,) = outputs.of_iterations(base, project=project, particles=24, iterations=3)
+    assert "iteration 2 of 3" in short
     Path(f"{project / base}_it002_classes.mrcs").write_bytes(b"")
     assert outputs.of_job("ProtRelionClassify2D", job) != ()
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from scsched.cluster.pools import Market
 from scsched.cluster.provider import Join, LaunchRequest, Owner
 from scsched.db.runs import NewRun
-from scsched.scheduler import daemon, monitor
+from scsched.scheduler import daemon, presence
 from scsched.scheduler.config import RetryConfig, Settings, TimesConfig
 from scsched.scheduler.config_pools import PoolConfig
 from scsched.scheduler.dispatch import Dispatch
@@ -80,7 +80,7 @@ class Site:
 def serve(site: Site) -> int:
     """Be the broker until a signal."""
     world, settings = World(site.folder), site.settings
-    monitor.MISSING_GRACE = GRACE
+    presence.MISSING_GRACE = GRACE
     provider = OutsideProvider(world)
     if site.mutant == "launch-first":
         _launch_first(provider)

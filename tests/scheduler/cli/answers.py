@@ -170,7 +170,10 @@ NODE: Json = {
     "name": "n7",
     "workflow": 42,
     "pool": "gpu-spot",
-    "provider": "local",
+    "provider": "aws",
+    "provider_id": "i-0123456789abcdef0",
+    "type": "g5.4xlarge",
+    "zone": "eu-west-1a",
     "market": "spot",
     "state": "UP",
     "cores": 8,
@@ -255,6 +258,25 @@ POOL: Json = {
     "idle": 0,
     "usd_per_hour": 1.61,
     "classes": ["gpu-bound"],
+    "types": ["g5.4xlarge", "g4dn.4xlarge"],
+    "zones": ["eu-west-1a"],
+    "held": None,
+}
+AUDIT: Json = {
+    "schema": SCHEMA,
+    "ok": False,
+    "nodes": 2,
+    "usd_per_hour": 3.22,
+    "items": [
+        {
+            "kind": "unknown",
+            "node": None,
+            "provider": "aws",
+            "provider_id": "i-0123456789abcdef0",
+            "sentence": "i-0123456789abcdef0 runs and no record knows it",
+            "fixed": False,
+        }
+    ],
 }
 NODES: Json = {"schema": SCHEMA, "items": [NODE], "pools": [POOL]}
 RECEIPT: Json = {
@@ -275,6 +297,8 @@ RECEIPT: Json = {
             "usd": 3.95,
         }
     ],
+    "boot_usd": 0.04,
+    "boot_hours": 0.02,
     "idle_usd": 0.21,
     "idle_hours": 0.13,
     "total_usd": 4.16,

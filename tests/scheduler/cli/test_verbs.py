@@ -149,6 +149,7 @@ def test_a_wrong_command_line_is_exit_2_and_one_line(
 
 def all_verbs() -> list[list[str]]:
     groups = {"ckpt": ["list", "verify"], "config": ["show"], "setup": ["scipion"]}
+    groups["cloud"] = ["policy", "image"]
     groups["db"] = ["upgrade", "revision", "check"]
     verbs = [verb for names in app.GROUPS.values() for verb in names]
     return [[verb, sub] for verb in verbs for sub in groups.get(verb, [""])]
@@ -296,6 +297,8 @@ def test_submit_prints_the_id_alone_and_sends_everything(
         ["--param", "box"],
         ["--param", "a=1", "--param", "a=2"],
         ["--map", "P=fast"],
+        ["--map", "cpu-bound"],
+        ["--map", "P=cpu-bound", "--map", "P=gpu-bound"],
         ["--exact", "maybe"],
     ],
 )

@@ -1,0 +1,86 @@
+"""Error codes that AWS documents, for the calls that the provider makes.
+
+From "Error codes for the Amazon EC2 API", section by section, without the codes of resources that
+we never touch (VPN, peering, traffic mirrors, bundles, snapshots, ...):
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+From "Common errors" of SQS, which are those of all services:
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
+"""
+
+EC2_COMMON = """
+AuthFailure Blocked DryRunOperation IdempotentParameterMismatch IncompleteSignature InvalidAction
+InvalidCharacter InvalidClientTokenId InvalidPaginationToken InvalidParameter
+InvalidParameterCombination InvalidParameterDependency InvalidParameterValue InvalidQueryParameter
+MalformedQueryString MissingAction MissingAuthenticationToken MissingParameter OptInRequired
+PendingVerification RequestExpired UnauthorizedOperation UnknownParameter
+UnsupportedInstanceAttribute UnsupportedOperation UnsupportedProtocol ValidationError
+"""
+"""Which all actions can return."""
+
+EC2_RUN_INSTANCES = """
+AddressLimitExceeded AttachmentLimitExceeded BootForVolumeTypeUnsupported ConcurrentTagAccess
+CustomerKeyHasBeenRevoked DefaultVpcDoesNotExist EncryptedVolumesNotSupported HostLimitExceeded
+IdempotentInstanceTerminated IncompatibleHostRequirements InstanceCreditSpecification.NotSupported
+InstanceLimitExceeded InsufficientCapacityOnHost InsufficientFreeAddressesInSubnet
+InsufficientReservedInstancesCapacity InvalidAMIID.Malformed InvalidAMIID.NotFound
+InvalidAMIID.Unavailable InvalidAvailabilityZone InvalidBlockDeviceMapping InvalidClientToken
+InvalidFormat InvalidGroup.NotFound InvalidGroup.Reserved InvalidGroupId.Malformed
+InvalidHostConfiguration InvalidIamInstanceProfileArn.Malformed InvalidID InvalidInput
+InvalidInstanceAttributeValue InvalidInstanceFamily InvalidInstanceType
+InvalidInterface.IpAddressLimitExceeded InvalidIPAddress.InUse InvalidKey.Format
+InvalidKeyPair.Format InvalidKeyPair.NotFound InvalidNetworkInterface.InUse
+InvalidNetworkInterfaceId.Malformed InvalidNetworkInterfaceID.NotFound InvalidPlacementGroup.InUse
+InvalidPlacementGroup.Unknown InvalidQuantity InvalidRequest InvalidSecurityGroupId.Malformed
+InvalidSecurityGroupID.NotFound InvalidSnapshot.NotFound InvalidSnapshotID.Malformed InvalidState
+InvalidSubnet InvalidSubnetID.Malformed InvalidSubnetID.NotFound InvalidSubnetId.NotFound
+InvalidTagKey.Malformed InvalidTenancy InvalidVpcID.Malformed InvalidVpcID.NotFound
+InvalidZone.NotFound LimitPriceExceeded MaxIOPSLimitExceeded MaxSpotInstanceCountExceeded
+MissingInput NetworkInterfaceLimitExceeded NetworkInterfaceNotFoundException
+NetworkInterfaceNotSupportedException NonEBSInstance OperationNotPermitted
+PlacementGroupLimitExceeded PrivateIpAddressLimitExceeded RequestResourceCountExceeded
+ReservationCapacityExceeded ReservedInstancesUnavailable ResourceCountExceeded
+ResourceCountLimitExceeded ResourceLimitExceeded SecurityGroupLimitExceeded
+SecurityGroupsPerInstanceLimitExceeded SecurityGroupsPerInterfaceLimitExceeded SpotMaxPriceTooLow
+TagLimitExceeded TagPolicyViolation TargetCapacityLimitExceededException
+UnavailableHostRequirements UnfulfillableCapacity UnknownVolumeType Unsupported
+UnsupportedException UnsupportedHibernationConfiguration UnsupportedHostConfiguration
+UnsupportedInstanceTypeOnHost UnsupportedTenancy VcpuLimitExceeded VolumeIOPSLimit
+VolumeLimitExceeded VolumeTypeNotAvailableInZone VPCIdNotSpecified VPCResourceNotSpecified
+ZonesMismatched
+"""
+
+EC2_OTHERS = """
+FilterLimitExceeded IncorrectInstanceState IncorrectState InvalidFilter InvalidInstanceID
+InvalidInstanceID.Malformed InvalidInstanceID.NotFound InvalidInstanceState InvalidMaxResults
+InvalidNextToken InvalidRegion InvalidReservationID.Malformed InvalidReservationID.NotFound
+InvalidSecurity.RequestHasExpired InvalidServiceName InvalidTime InvalidUserID.Malformed
+SignatureDoesNotMatch
+"""
+"""Of DescribeInstances, TerminateInstances, DescribeSpotPriceHistory and the look-ups."""
+
+EC2_SERVER = """
+InsufficientAddressCapacity InsufficientCapacity InsufficientInstanceCapacity
+InsufficientHostCapacity InsufficientReservedInstanceCapacity InsufficientVolumeCapacity
+InternalError InternalFailure RequestLimitExceeded ServiceUnavailable Unavailable
+"""
+
+SQS_COMMON = """
+AccessDeniedException ExpiredTokenException IncompleteSignature InternalFailure InvalidAction
+InvalidClientTokenId InvalidParameterCombination InvalidParameterValue InvalidQueryParameter
+MalformedHttpRequestException MalformedQueryString MissingAction MissingAuthenticationToken
+MissingParameter NotAuthorized OptInRequired RequestAbortedException
+RequestEntityTooLargeException RequestExpired RequestTimeoutException ServiceUnavailable
+ThrottlingException UnknownOperationException UnrecognizedClientException ValidationError
+"""
+
+_CAPACITY = """
+InsufficientInstanceCapacity InsufficientHostCapacity InsufficientCapacity UnfulfillableCapacity
+SpotMaxPriceTooLow ReservationCapacityExceeded
+"""
+_QUOTA = """
+InstanceLimitExceeded VcpuLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded
+NetworkInterfaceLimitExceeded
+"""
+ALL = frozenset(f"{EC2_COMMON} {EC2_RUN_INSTANCES} {EC2_OTHERS} {EC2_SERVER} {SQS_COMMON}".split())
+CAPACITY = frozenset(_CAPACITY.split())
+QUOTA = frozenset(_QUOTA.split())

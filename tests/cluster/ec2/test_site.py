@@ -1,0 +1,95 @@
+"""The tables of the configuration: each wrong key is named."""
+
+import pytest
+
+from scsched.cluster import registry
+from scsched.cluster.ec2 import provider as ec2
+from scsched.cluster.ec2 import site as sites
+from scsched.cluster.pools import Market
+from scsched.steps.errors import ConfigError
+from tests.cluster.ec2.rig import PLAIN, pool
+
+TWO = {"us-east-1a": "subnet-0a1b2c3d", "us-east-1b": "subnet-0a1b2c3e"}
+
+
+def test_the_registry_finds_ec2() -> None:
+    registry.check({"box": PLAIN}, [pool()])
+    made = registry.make({"box": PLAIN}, deployment="d", pools=[pool()])
+    assert made["box"].traits.remote
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("region", None),
+        ("region", "mars"),
+        ("python", None),
+        ("python", "python3"),
+        ("python", "/opt/a python"),
+        ("image", "debian"),
+        ("security_groups", None),
+        ("security_groups", []),
+        ("security_groups", ["default"]),
+        ("security_groups", "sg-0a1b2c3d"),
+        ("subnets", None),
+        ("subnets", {}),
+        ("subnets", {"us-east-1a": "the first"}),
+        ("subnets", {"us-west-2a": "subnet-0a1b2c3d"}),
+        ("subnets", ["subnet-0a1b2c3d"]),
+        ("disk_gib", 0),
+        ("disk_gib", "50"),
+        ("disk_gib", True),
+        ("public_ip", "yes"),
+        ("interruption_queue", "my-queue"),
+        ("scratch", "scratch"),
+        ("key_name", ""),
+        ("secret_access_key", "x"),
+    ],
+)
+def test_a_wrong_key_is_named(key: str, value: object) -> None:
+    table = {**PLAIN, key: value}
+    if value is None:
+        del table[key]
+    with pytest.raises(ConfigError, match=rf"^provider\.aws\.{key}: "):
+        ec2.check("aws", table, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("types", {"types": ()}),
+        ("types", {"types": ("huge",)}),
+        ("zones", {"zones": ("us-east-1f",)}),
+        ("zones", {"zones": ()}),
+        ("image", {"options": {"image": "debian"}}),
+        ("flavour", {"options": {"flavour": "x"}}),
+        ("max_spot_price", {"options": {"max_spot_price": "cheap"}}),
+        ("max_spot_price", {"options": {"max_spot_price": -1}}),
+        ("max_spot_price", {"options": {"max_spot_price": True}}),
+        ("max_spot_price", {"options": {"max_spot_price": float("nan")}}),
+        ("max_spot_price", {"options": {"max_spot_price": 1}, "market": Market.ON_DEMAND}),
+    ],
+)
+def test_a_wrong_key_of_a_pool_is_named(key: str, changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=rf"^pool p\.{key}: "):
+        ec2.check("aws", {**PLAIN, "subnets": TWO}, [pool(**changes)])
+
+
+def test_an_image_must_be_somewhere() -> None:
+    table = {key: value for key, value in PLAIN.items() if key != "image"}
+    with pytest.raises(ConfigError, match="image"):
+        ec2.check("aws", table, [pool()])
+    ec2.check("aws", table, [pool(options={"image": "ami-0a1b2c3d"})])
+
+
+def test_a_pool_without_zones_uses_the_only_subnet() -> None:
+    ec2.check("aws", PLAIN, [pool(zones=())])
+    site = sites.read("aws", PLAIN)
+    assert sites.subnet(site, pool(zones=()).candidates()[0]) == "subnet-0a1b2c3d"
+
+
+def test_a_check_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is part of every command that reads the configuration."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    ec2.from_config("aws", PLAIN, deployment="d", pools=[pool()])

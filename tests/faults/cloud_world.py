@@ -1,0 +1,469 @@
+"""The broker's services, wired as the daemon does it, over the EC2 provider and an imaginary cloud.
+
+    world.submit(...)        a workflow is taken in
+    world.until(holds)       beats, ticks and orders, until it holds
+    world.skip(70)           the same while the broker's clock runs ahead
+    world.kill_at("launched")  the broker dies at that moment of its next such call, and comes again
+    world.settle()           all runs are finished and all nodes go
+    world.problems()         what is wrong in the end: with steps, attempts, nodes and money
+
+Calls go over HTTP, in the threads that the daemon has, at a quicker pace. Machines do nothing, and
+drivers are played: a node answers the driver whose address its user data names.
+"""
+
+import base64
+import json
+import re
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from scsched.cluster.ec2 import provider as ec2
+from scsched.cluster.ec2 import site as sites
+from scsched.cluster.ec2.provider import Ec2Provider
+from scsched.cluster.pools import Market
+from scsched.cluster.provider import Launched, LaunchRequest, Refused, Unreachable
+from scsched.db import models, receipts
+from scsched.db.session import Session, Store, open_store
+from scsched.scheduler import wiring
+from scsched.scheduler.background import Background, Pace
+from scsched.scheduler.config import LimitsConfig, RetryConfig, Settings
+from scsched.scheduler.config_pools import PoolConfig, StorageConfig
+from scsched.scheduler.protocol import Phase
+from scsched.scheduler.ticker import Services, utc_now
+from scsched.scheduler.watcher import Every
+from scsched.scheduler.wiring import Outside, wire
+from scsched.steps.state import EndReason, StepState
+from tests.cloudbox.client import Box, Machine
+from tests.cloudbox.fixtures import flat_box
+from tests.db import rows
+from tests.scheduler.world import Going, NoReclaims, PlayedDriver, World
+
+PROVIDER = "box"
+KIND, OTHER = "t3.small", "t3.medium"
+USD = {KIND: Decimal(36), OTHER: Decimal(72)}
+"""A cent a second and two: so short a life must cost something."""
+CENT = Decimal("0.01")
+QUICK = Pace(rate_per_s=1000.0, burst=1000, again_s=0.3)
+OFTEN = Every(list_s=0.05)
+PATIENCE_S = 60.0
+PAUSE_S = 0.02
+_GANG = re.compile(r"^\{.*\"scheduler_address\".*\}$", re.MULTILINE)
+
+
+def pool(name: str = "spot", **values: object) -> PoolConfig:
+    """Spot nodes of two types in two zones; no step of these tests waits for a boot."""
+    fields: dict[str, object] = {
+        "provider": PROVIDER,
+        "market": Market.SPOT,
+        "max_nodes": 6,
+        "types": (KIND, OTHER),
+        "zones": ("us-east-1a", "us-east-1b"),
+        "cores": 4,
+        "memory_gib": 16.0,
+        "usd_per_hour": USD,
+        "storage": "shared",
+        "boot_s": 3600.0,
+        "warm_s": 600.0,
+    }
+    return PoolConfig.model_validate({"name": name, **fields, **values})
+
+
+@dataclass(slots=True)
+class Fate:
+    """At which moments of the provider's calls the broker dies: `launch` and `terminate` before
+    the cloud hears of it, `launched` and `terminated` before the broker hears of that."""
+
+    moments: list[str] = field(default_factory=list)
+    died: threading.Event = field(default_factory=threading.Event)
+    buried: threading.Event = field(default_factory=threading.Event)
+
+    def pass_by(self, moment: str) -> None:
+        """A dead broker's thread gets no further than this."""
+        if self.moments and self.moments[0] == moment and not self.died.is_set():
+            self.moments.pop(0)
+            self.died.set()
+            self.buried.wait()
+            raise Unreachable("its broker is dead")
+
+
+class Mortal(Ec2Provider):
+    """The real one, and a broker that may die in the middle of its calls."""
+
+    def __init__(self, site: sites.Site, deployment: str, fate: Fate) -> None:
+        super().__init__(site, deployment)
+        self._fate = fate
+
+    def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
+        self._fate.pass_by("launch")
+        found = super().launch(requests)
+        self._fate.pass_by("launched")
+        return found
+
+    def terminate(self, tokens: Sequence[str]) -> None:
+        self._fate.pass_by("terminate")
+        super().terminate(tokens)
+        self._fate.pass_by("terminated")
+
+
+class CloudWorld(World):
+    """One broker whose nodes are instances of a box."""
+
+    def __init__(
+        self,
+        store: Store,
+        box: Box,
+        folder: Path,
+        patch: pytest.MonkeyPatch,
+        pools: Sequence[PoolConfig],
+        *,
+        pace: Pace = QUICK,
+        every: Every = OFTEN,
+        limits: LimitsConfig | None = None,
+        notices: bool = False,
+    ) -> None:
+        self.box, self.fate = box, Fate()
+        self.settings = _settings(box, folder, pools, limits, notices=notices)
+        self.silent: set[str] = set()
+        """Instances which no driver hears."""
+        self.deaf: set[int] = set()
+        """Workflows whose driver hears no orders."""
+        self.begun: defaultdict[tuple[int, int], list[Going]] = defaultdict(list)
+        """Each time that a driver began a run, by run and epoch."""
+        self._patch, self._pace, self._every = patch, pace, every
+        self._ahead_s = 0.0
+        self._machines: Sequence[Machine] = ()
+        self._born: dict[str, Mapping[str, Any]] = {}
+        self._dying: list[threading.Thread] = []
+        for key, value in box.env.items():
+            patch.setenv(key, value)
+        for kind, usd in USD.items():
+            box.on_demand(kind, usd)
+            for zone in box.zones:
+                box.price(kind, zone, usd)
+        super().__init__(store)
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self, times: int = 1, *, seconds: float = 0.0) -> None:
+        for _ in range(times):
+            self._ahead_s += seconds
+            self.now = utc_now() + timedelta(seconds=self._ahead_s)
+            self._machines = self.box.up()
+            self._beats()
+            self.services.tick(self.now)
+            if self.fate.died.is_set():
+                self.restart()
+            self._orders()
+            self._note_begun()
+            self.check()
+
+    def until(self, holds: Callable[[], bool], *, ticks: int = 0, seconds: float = 0.0) -> None:
+        """Without regard to `ticks`: what other threads do takes its time."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < deadline, f"waited in vain: {self.said()}"
+            self.services.inbox.wait(PAUSE_S)
+            self.tick(seconds=seconds)
+
+    def skip(self, seconds: float, *, step_s: float = 5.0) -> None:
+        """So much time passes, with a new listing at each step."""
+        while seconds > 0:
+            self.tick(seconds=min(step_s, seconds))
+            seconds -= step_s
+            self.hear_listing()
+
+    def hear_listing(self) -> None:
+        """One that was begun after this call."""
+        until = self.background.number + 2
+        deadline = time.monotonic() + PATIENCE_S
+        while self.background.number < until:
+            assert time.monotonic() < deadline, "no listing comes"
+            self.services.inbox.wait(PAUSE_S)
+            self.services.inbox.take()
+
+    # ------------------------------------------------------------------ the broker
+
+    @property
+    def background(self) -> Background:
+        found = self.services.fleet._providers[PROVIDER]
+        assert isinstance(found, Background)
+        return found
+
+    def kill_at(self, *moments: str) -> None:
+        """Kills the broker in this order, once at each."""
+        self.fate.moments += moments
+
+    def restart(self) -> None:
+        """Killed: its threads finish what they have begun, and tell nobody."""
+        self.forsake(self.services)
+        self.fate.died.clear()
+        self.services = self._wired()
+
+    def forsake(self, services: Services) -> None:
+        end = threading.Thread(target=services.fleet.close)
+        end.start()
+        self._dying.append(end)
+
+    def close(self) -> None:
+        self.fate.buried.set()
+        self.forsake(self.services)
+        for thread in self._dying:
+            thread.join()
+        super().close()
+
+    def _wired(self) -> Services:
+        """`wire`'s own work, but for the pace and the drivers."""
+        quick = partial(Background, pace=self._pace, every=self._every)
+        self._patch.setattr(wiring, "Background", quick)
+        self._patch.setattr(wiring, "LocalDrivers", lambda *_, **__: self.programs)
+        options = self.settings.provider[PROVIDER]
+        ec2.check(PROVIDER, options, self.settings.pools())
+        site = sites.read(PROVIDER, options)
+        mine = Mortal(site, self.store.deployment(), self.fate)
+        return wire(self.settings, self.store, Outside({PROVIDER: mine}, NoReclaims()))
+
+    # ------------------------------------------------------------------ machines
+
+    def answering(self, driver: PlayedDriver) -> dict[str, str]:
+        found = {}
+        for machine in self._machines:
+            if machine.state != "running" or machine.instance_id in self.silent:
+                continue
+            born = self.born(machine)
+            if born["scheduler_address"] == driver.address:
+                node = born["nodes"][machine.index]
+                found[node["name"]] = node["token"]
+        return found
+
+    def born(self, machine: Machine) -> Mapping[str, Any]:
+        """What the machine was told at its birth."""
+        if machine.instance_id not in self._born:
+            answer = self.box.ec2().describe_instance_attribute(
+                InstanceId=machine.instance_id, Attribute="userData"
+            )
+            script = base64.b64decode(answer["UserData"]["Value"]).decode()
+            found = _GANG.search(script)
+            assert found, script
+            self._born[machine.instance_id] = json.loads(found[0])
+        return self._born[machine.instance_id]
+
+    def machine(self, node_id: int) -> Machine:
+        """The instance of a recorded node."""
+        with self.store.read() as session:
+            where = models.nodes.c.id == node_id
+            provider_id = session.scalar(select(models.nodes.c.provider_id).where(where))
+        return self.box.instance(str(provider_id))
+
+    def _note_begun(self) -> None:
+        for driver in self.programs.drivers.values():
+            for key, going in driver.runs.items():
+                known = any(one is going for one in self.begun[key])
+                if going.phase is Phase.RUNNING and not known:
+                    self.begun[key].append(going)
+
+    def _orders(self) -> None:
+        """As the world's own; what a deaf driver is told is lost on the way."""
+        muted = [d for d in self.programs.drivers.values() if d.workflow in self.deaf]
+        before = {id(driver): driver.mute for driver in muted}
+        for driver in muted:
+            driver.mute = True
+        super()._orders()
+        for driver in muted:
+            driver.mute = before[id(driver)]
+
+    # ------------------------------------------------------------------ the end
+
+    def settle(self) -> None:
+        """Every run is finished as soon as it is at work, until all is done and every node gone."""
+        self.until(lambda: self._finish_all() and not self.nodes() and not self.box.up())
+        self.until(lambda: not self.programs.drivers)
+        self.hear_listing()
+
+    def _finish_all(self) -> bool:
+        for driver in self.programs.drivers.values():
+            for going in driver.runs.values():
+                if going.phase is Phase.RUNNING:
+                    going.finish()
+        with self.store.read() as session:
+            live = models.workflows.c.ended_at.is_(None)
+            return session.scalar(select(models.workflows.c.id).where(live)) is None
+
+    def problems(self) -> list[str]:
+        """Empty: nothing was lost, doubled, left over or paid for by nobody."""
+        audit = self.services.audit.run(self.now)
+        with self.store.read() as session:
+            return [
+                *_steps(session),
+                *_attempts(session, self.box.instances()),
+                *_machines(session, self.box.instances()),
+                *self._money(session),
+                *(f"audit: {one.kind}: {one.sentence}" for one in audit.differences),
+                *(f"run {run} began twice" for (run, _), begun in self.begun.items() if begun[1:]),
+            ]
+
+    def _money(self, session: Session) -> Iterable[str]:
+        """The ledger and the cloud's own bill, instance by instance and in all."""
+        bill = self.box.bill()
+        paid = {
+            str(row.provider_id): _usd(session, row.id)
+            for row in session.execute(select(models.nodes))
+            if row.provider_id
+        }
+        for identity in bill.keys() | paid.keys():
+            ours, theirs = paid.get(identity, Decimal(0)), bill.get(identity, Decimal(0))
+            if abs(ours - theirs) >= CENT / 2:
+                yield f"{identity}: ${ours:.4f} on record, ${theirs:.4f} on the bill"
+        ids = session.scalars(select(models.workflows.c.id)).all()
+        total = sum((receipts.receipt(session, one, self.now).total_usd for one in ids), Decimal(0))
+        if total.quantize(CENT) != sum(bill.values(), Decimal(0)).quantize(CENT):
+            yield f"receipts: ${total:.2f}; bill: ${sum(bill.values()):.2f}"
+
+
+def _settings(
+    box: Box,
+    folder: Path,
+    pools: Sequence[PoolConfig],
+    limits: LimitsConfig | None,
+    *,
+    notices: bool,
+) -> Settings:
+    table: dict[str, object] = {
+        "kind": "ec2",
+        "region": box.region,
+        "subnets": dict(box.subnets),
+        "security_groups": [box.security_group],
+        "image": box.image,
+        "python": "/opt/scsched/bin/python",
+    }
+    if notices:
+        table["interruption_queue"] = box.queue
+    return Settings(
+        state_dir=folder,
+        provider={PROVIDER: table},
+        storage={"shared": StorageConfig(path="/shared")},
+        pool=tuple(pools),
+        limits=limits or LimitsConfig(),
+        retry=RetryConfig(backoff_s=0.0),
+    )
+
+
+def _steps(session: Session) -> Iterator[str]:
+    """No step is lost, and none is done twice."""
+    done = Counter(
+        session.scalars(
+            select(models.runs.c.step_id).where(models.runs.c.end_reason == EndReason.COMPLETED)
+        )
+    )
+    for row in session.execute(select(models.steps)):
+        if row.state is not StepState.COMPLETED or done[row.id] != 1:
+            yield f"step {row.ref} is {row.state} with {done[row.id]} completed runs"
+    for run in session.execute(select(models.runs).where(models.runs.c.ended_at.is_(None))):
+        yield f"run {run.id} is open"
+
+
+def _attempts(session: Session, machines: Sequence[Machine]) -> Iterator[str]:
+    """At no time an attempt had more machines than it is wide."""
+    by_id = {one.instance_id: one for one in machines}
+    nodes = {row.id: row.provider_id for row in session.execute(select(models.nodes))}
+    used: defaultdict[int, set[int]] = defaultdict(set)
+    for charge in session.execute(select(models.charges)):
+        if charge.run_id is not None:
+            used[charge.run_id].add(charge.node_id)
+    for run in session.execute(select(models.runs)):
+        lives = [by_id[nodes[node]] for node in used[run.id] if nodes[node] in by_id]
+        for one in lives:
+            among = [o for o in lives if _is_up_at_birth_of(o, one)]
+            if len(among) > run.layout["nodes"]:
+                yield f"run {run.id} of {run.layout['nodes']} nodes had {len(among)} at once"
+
+
+def _is_up_at_birth_of(other: Machine, one: Machine) -> bool:
+    ended = other.ended_at is not None and other.ended_at <= one.launched_at
+    return other.launched_at <= one.launched_at and (other is one or not ended)
+
+
+def _machines(session: Session, machines: Sequence[Machine]) -> Iterator[str]:
+    """Every machine there was is the one of its token, is on record, and is gone."""
+    recorded = {row.provider_id for row in session.execute(select(models.nodes))}
+    for token, times in Counter((one.token, one.index) for one in machines).items():
+        if times > 1:
+            yield f"{token} launched {times} machines"
+    for one in machines:
+        if one.up:
+            yield f"{one.instance_id} is {one.state}"
+        if one.instance_id not in recorded:
+            yield f"{one.instance_id}, launched under {one.token}, is on no record"
+
+
+def _usd(session: Session, node_id: int) -> Decimal:
+    rows = session.execute(select(models.charges).where(models.charges.c.node_id == node_id))
+    return sum((_cost(row) for row in rows), Decimal(0))
+
+
+def _cost(row: Any) -> Decimal:
+    """Of one charge that is closed."""
+    assert row.ended_at is not None, f"n{row.node_id} is still charged for"
+    micros = (row.ended_at - row.started_at) // timedelta(microseconds=1)
+    return Decimal(row.usd_per_hour) * micros / 3_600_000_000
+
+
+@contextmanager
+def refusing(box: Box, code: str, **where: Any) -> Iterator[int]:
+    """Launches are refused with this code meanwhile; gives the fault's number."""
+    number = box.fault(code, times=None, **where)
+    try:
+        yield number
+    finally:
+        box.unfault(number)
+
+
+MakeCloud = Callable[..., CloudWorld]
+
+
+@pytest.fixture(scope="module")
+def urls() -> Iterator[Callable[[], str]]:
+    """Of new stores; in memory, they need not outlive a power cut."""
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=place) as folder, rows.sqlite_urls(Path(folder)) as make:
+        yield make
+
+
+@pytest.fixture
+def make_cloud(
+    flat_box: Box, urls: Callable[[], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[MakeCloud]:
+    """Makes brokers over the box, each with a store of its own."""
+    made: list[CloudWorld] = []
+
+    def make(*pools: PoolConfig, **values: Any) -> CloudWorld:
+        store = open_store(urls())
+        world = CloudWorld(store, flat_box, tmp_path, monkeypatch, pools or (pool(),), **values)
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        world.close()
+
+
+@pytest.fixture
+def cloud(make_cloud: MakeCloud) -> CloudWorld:
+    """One pool of six spot nodes, of two types in two zones."""
+    return make_cloud()
+
+
+__all__ = ["CloudWorld", "MakeCloud", "cloud", "flat_box", "make_cloud", "pool", "refusing", "urls"]

@@ -1,0 +1,95 @@
+"""An attempt is stopped in time though its project's storage answers nobody."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.nfs import places
+from tests.nfs.conftest import Shared
+from tests.nfs.export import missing, until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason=f"no NFS in user space: {missing()}"),
+]
+PROGRAM = Path(__file__).with_name("stop_on_host.py")
+IN_TIME_S = 8.0
+"""1 s of grace, 2 s and 2 s for what storage may be asked, and a busy machine."""
+
+
+class Attempt:
+    """At work on host a, in `folder` of the storage."""
+
+    def __init__(self, shared: Shared, folder: Path, scratch: Path) -> None:
+        argv = [sys.executable, "-I", str(PROGRAM), str(folder), str(scratch)]
+        self.out = scratch.with_suffix(".said")
+        self.log = scratch.with_suffix(".out")
+        with self.out.open("wb") as out:
+            self.process = subprocess.Popen(
+                shared.a.argv(*argv), stdin=subprocess.PIPE, stdout=out, stderr=out
+            )
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def said(self) -> list[str]:
+        return self.out.read_text().splitlines()
+
+    def answer(self) -> dict[str, Any]:
+        until(lambda: len(self.said()) > 1, "stopping it hangs:", self.out)
+        found: dict[str, Any] = json.loads(self.said()[1])
+        return found
+
+
+@contextlib.contextmanager
+def paused(shared: Shared, attempt: Attempt) -> Iterator[None]:
+    """The server answers again before the attempt, which may wait for it, is ended."""
+    shared.export.pause()
+    try:
+        yield
+    finally:
+        shared.export.resume()
+        places.end(attempt.process)
+
+
+@pytest.fixture
+def folder(shared: Shared, request: pytest.FixtureRequest) -> Path:
+    """Unknown to host a so far, so that it must ask the server."""
+    (shared.disk / str(request.node.name)).mkdir()
+    return shared.path / str(request.node.name)
+
+
+def test_an_attempt_at_work_is_killed_while_storage_stalls(
+    shared: Shared, folder: Path, tmp_path: Path
+) -> None:
+    attempt = Attempt(shared, folder, tmp_path / "scratch")
+    until(lambda: attempt.log.exists() and attempt.log.read_text() == "up\n", "no start")
+    with paused(shared, attempt):
+        attempt.stop()
+        answer = attempt.answer()
+    assert answer["alive"] == 0
+    assert answer["terminated"] > 0
+    assert answer["s"] < IN_TIME_S
+
+
+def test_a_start_that_storage_holds_up_does_not_hold_up_the_node(
+    shared: Shared, folder: Path, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        shared.export.pause()
+        attempt = Attempt(shared, folder, tmp_path / "scratch")
+        stack.enter_context(paused(shared, attempt))
+        until(lambda: attempt.said() == ["started"], "the node stands still:", attempt.out)
+        attempt.stop()
+        answer = attempt.answer()
+    assert answer["alive"] == 0
+    assert answer["s"] < IN_TIME_S
+    assert not attempt.log.read_text()

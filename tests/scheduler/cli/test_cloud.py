@@ -1,0 +1,101 @@
+"""pools, audit, cloud policy and image, doctor --cloud: what they print, and their exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scsched.scheduler.cli.main import main
+from tests.scheduler.cli import answers
+from tests.scheduler.cli.peer import Peer
+
+Capture = pytest.CaptureFixture[str]
+CONFIG = """
+state_dir = "{folder}/state"
+
+[provider.aws]
+kind = "ec2"
+region = "eu-west-1"
+image = "ami-0123456789abcdef0"
+python = "/opt/scsched/.venv/bin/python"
+security_groups = ["sg-0123456789abcdef0"]
+subnets = {{ eu-west-1a = "subnet-0123456789abcdef0" }}
+
+[storage.shared]
+path = "/shared"
+
+[[pool]]
+name = "spot"
+provider = "aws"
+market = "spot"
+types = ["c6i.8xlarge"]
+zones = ["eu-west-1a"]
+storage = "shared"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("boto3", reason="scsched[aws] is not installed")
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+    monkeypatch.setenv("SCSCHED_CONFIG", str(path))
+    return path
+
+
+def test_pools_say_what_they_have_and_why_one_is_held(broker: Peer, capsys: Capture) -> None:
+    held = {**answers.POOL, "held": "no capacity for c6i.large until 10:00"}
+    broker.answers["GET /v1/nodes"] = {**answers.NODES, "pools": [held]}
+    assert main(["pools", "-o", "pool,types,zones,held"]) == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading == "pool\ttypes\tzones\theld"
+    assert row.split("\t")[1:] == [
+        "g5.4xlarge,g4dn.4xlarge",
+        "eu-west-1a",
+        "no capacity for c6i.large until 10:00",
+    ]
+
+
+def test_an_audit_with_a_difference_is_exit_106_and_names_it(broker: Peer, capsys: Capture) -> None:
+    broker.answers["POST /v1/audit"] = answers.AUDIT
+    assert main(["audit"]) == 106
+    out, err = capsys.readouterr()
+    assert "i-0123456789abcdef0 runs and no record knows it" in out
+    assert "2 nodes up, 3.220 $/h; 1 difference" in err
+    assert broker.asked[-1].body == {"fix": False}
+
+
+def test_an_audit_that_mended_all_is_exit_0(broker: Peer, capsys: Capture) -> None:
+    items = [{**item, "fixed": True} for item in answers.AUDIT["items"]]
+    broker.answers["POST /v1/audit"] = {**answers.AUDIT, "items": items}
+    assert main(["audit", "--fix", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["items"] == items
+    assert broker.asked[-1].body == {"fix": True}
+
+
+def test_the_policy_lets_the_broker_end_only_its_own(config: Path, capsys: Capture) -> None:
+    assert main(["cloud", "policy", "--account", "123456789012"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (ending,) = [one for one in found["Statement"] if "ec2:TerminateInstances" in one["Action"]]
+    assert "scsched:deployment" in json.dumps(ending["Condition"])
+    assert "123456789012" in json.dumps(ending["Resource"])
+
+
+def test_the_image_recipe_is_a_script(config: Path, capsys: Capture) -> None:
+    assert main(["cloud", "image", "aws"]) == 0
+    assert capsys.readouterr().out.startswith("#!/bin/sh")
+
+
+def test_a_provider_that_is_not_there_is_named(config: Path, capsys: Capture) -> None:
+    assert main(["cloud", "policy", "moon"]) == 2
+    assert "moon: not a provider of this site; known: aws" in capsys.readouterr().err
+
+
+def test_without_a_provider_there_is_no_cloud_to_examine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'state_dir = "{tmp_path}"\n')
+    monkeypatch.setenv("SCSCHED_CONFIG", str(path))
+    assert main(["doctor", "--cloud"]) == 3
+    assert "the configuration has no [provider.NAME]" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""The audit tells what the ledger and the providers' lists do not say alike, and mends it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from scsched.cluster.provider import NodeState, Unreachable
+from scsched.scheduler import answers
+from scsched.scheduler.audit import Found
+from scsched.steps.state import StepState
+from tests.scheduler.test_launching import stray
+from tests.scheduler.world import World, step
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """Two nodes run."""
+    world = make_world()
+    world.submit(step("1", width=2))
+    world.until_state(StepState.RUNNING)
+    return world
+
+
+def audit(world: World, *, fix: bool = False) -> Found:
+    return world.services.audit.run(world.now, fix=fix)
+
+
+def kinds(found: Found) -> list[str]:
+    return [one.kind for one in found.differences]
+
+
+def change(world: World, **values: object) -> str:
+    token = min(world.cloud.nodes)
+    world.cloud.nodes[token] = replace(world.cloud.nodes[token], **values)  # type: ignore[arg-type]
+    return token
+
+
+def test_where_all_agree_there_is_no_difference(world: World) -> None:
+    found = audit(world)
+    assert (found.ok, found.nodes, found.usd_per_hour) == (True, 2, Decimal(2))
+    assert answers.audit(found) == {"ok": True, "nodes": 2, "usd_per_hour": 2.0, "items": []}
+
+
+def test_a_node_on_no_record_is_ended_when_that_is_wanted(world: World) -> None:
+    stray(world, "theirs")
+    world.cloud.nodes["theirs"] = replace(world.cloud.nodes["theirs"], state=NodeState.RUNNING)
+    assert kinds(audit(world)) == ["unknown"]
+    assert "theirs" in world.cloud.up()
+    (one,) = audit(world, fix=True).differences
+    assert one.fixed
+    assert "on no record" in one.sentence
+    assert "theirs" not in world.cloud.up()
+    assert [event.kind for event in world.events()][-1] == "stranger_ended"
+    assert audit(world).ok
+
+
+def test_a_node_whose_record_has_ended_is_unknown_too(world: World) -> None:
+    world.finish()
+    world.until(lambda: not world.nodes())
+    change(world, state=NodeState.RUNNING)
+    (one,) = audit(world).differences
+    assert (one.kind, one.node is not None) == ("unknown", True)
+    assert "has ended" in one.sentence
+
+
+def test_a_node_that_is_not_listed_is_closed_when_that_is_wanted(world: World) -> None:
+    world.cloud.hide(min(world.cloud.nodes))
+    assert kinds(audit(world)) == ["missing"]
+    assert len(world.nodes()) == 2
+    assert audit(world, fix=True).differences[0].fixed
+    assert len(world.nodes()) == 1
+    assert audit(world).ok
+
+
+def test_a_node_may_be_missing_for_as_long_as_its_provider_lists_late(world: World) -> None:
+    world.cloud.traits = replace(world.cloud.traits, listing_lag_s=3600.0)
+    world.cloud.hide(*world.cloud.nodes)
+    assert audit(world).ok
+
+
+def test_a_node_that_has_ended_is_closed_at_the_provider_s_time(world: World) -> None:
+    ended_at = world.now - timedelta(seconds=2)
+    change(world, state=NodeState.TERMINATED, ended_at=ended_at, reason="spot")
+    assert kinds(audit(world)) == ["state"]
+    assert audit(world, fix=True).differences[0].fixed
+    assert audit(world).ok
+
+
+def test_another_price_or_interval_is_told_and_left_to_a_person(world: World) -> None:
+    launched_at = world.now - timedelta(hours=1)
+    change(world, usd_per_hour=Decimal("0.9"), launched_at=launched_at)
+    found = audit(world, fix=True)
+    assert kinds(found) == ["price", "interval"]
+    assert not any(one.fixed for one in found.differences)
+    assert found.usd_per_hour == Decimal("1.9")
+    assert kinds(audit(world)) == ["price", "interval"]
+
+
+def test_an_end_that_was_billed_otherwise_is_told(world: World) -> None:
+    world.finish()
+    world.until(lambda: not world.nodes())
+    change(world, ended_at=world.now + timedelta(seconds=30))
+    (one,) = audit(world).differences
+    assert one.kind == "interval"
+    assert "billed until" in one.sentence
+
+
+def test_a_silent_provider_is_a_difference(world: World) -> None:
+    world.cloud.fail("list", Unreachable("no answer"))
+    found = audit(world)
+    assert (kinds(found), found.ok) == (["silent"], False)
+    assert answers.audit(found)["items"] == [
+        {
+            "kind": "silent",
+            "node": None,
+            "provider": "fake",
+            "provider_id": None,
+            "sentence": "provider fake does not answer",
+            "fixed": False,
+        }
+    ]
