@@ -8,6 +8,8 @@ The scheduler and the desk that hands out keys run here, as they do in a driver.
 """
 
 import asyncio
+import importlib.util
+import logging
 import os
 import secrets
 import time
@@ -31,8 +33,11 @@ from tests.cloudbox import hosts
 from tests.cloudbox.client import Box, Machine
 
 JOIN_S = 120.0
+END_S = 30.0
 POLL_S = 0.02
 USERNAME = "root"
+WEIGHTS = {"cpu.shares": 1024, "cpu.weight": 100}
+"""Of control groups of version 1 and 2: the kernel's own value, for one core."""
 
 
 class Workflow:
@@ -113,9 +118,13 @@ class Workflow:
         await self._members.part(names, run)
 
     async def end(self, names: Sequence[str]) -> None:
-        """Their machines are ended."""
+        """Their machines are ended, and gone."""
         tokens = [self._tokens[name] for name in names]
         await asyncio.to_thread(self._provider.terminate, tokens)
+        deadline = time.monotonic() + END_S
+        while any(self._box.instance(self.instances[name]).pid for name in names):
+            assert time.monotonic() < deadline, f"{names} do not end"
+            await asyncio.sleep(POLL_S)
 
     async def _until_up(self, names: Sequence[str]) -> None:
         deadline = time.monotonic() + JOIN_S
@@ -163,10 +172,9 @@ class Workflow:
 
 
 @asynccontextmanager
-async def workflow(
-    box: Box, folder: Path, shared: Path, *, python: str
-) -> AsyncIterator[Workflow]:
+async def workflow(box: Box, folder: Path, shared: Path, *, python: str) -> AsyncIterator[Workflow]:
     """:param folder: its own, for keys. :param shared: what hosts see too."""
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     tls.make(folder, now=datetime.now(UTC))
     async with (
         start_scheduler(folder, host=box.gateway) as cluster,
@@ -177,9 +185,7 @@ async def workflow(
 
 def missing() -> str:
     """Why there can be no such cloud here; "": there can."""
-    try:
-        import moto as _  # noqa: F401
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("moto") is None:
         return "the cloud in a box needs moto"
     lacking = hosts.lacking()
     return f"hosts of the cloud in a box cannot boot: {lacking}" if lacking else ""
@@ -198,10 +204,14 @@ def pin(machine: Machine, cpus: set[int]) -> None:
     """Bind all that runs on a host, and all that it will start, to these processors.
 
     A limit on CPU time alone is no machine with fewer cores: there ranks that wait, and yield, cost
-    those that work nothing.
+    those that work nothing. Beside other work each of the host's cores weighs as much as one of
+    another host.
     """
-    for path in machine.procs:
-        for pid in Path(path).read_text().split():
+    for path in map(Path, machine.procs):
+        for name, one_core in WEIGHTS.items():
+            if (weight := path.with_name(name)).exists():
+                weight.write_text(str(one_core * len(cpus)))
+        for pid in path.read_text().split():
             for task in Path("/proc", pid, "task").iterdir():
                 os.sched_setaffinity(int(task.name), cpus)
 

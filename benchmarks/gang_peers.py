@@ -73,7 +73,7 @@ def ours(box: Box, shared: Path, count: int) -> tuple[str, Marks]:
 
 
 def stock(box: Box, _: Path, count: int) -> tuple[str, Marks]:
-    """As its documentation says, but for image, subnet and group, which its defaults do not find."""
+    """As documented, but for image, subnet and group, which its defaults do not find."""
     from dask_cloudprovider.aws import EC2Cluster  # type: ignore[import-untyped,unused-ignore]
     from distributed import Client
 
@@ -102,7 +102,7 @@ def stock(box: Box, _: Path, count: int) -> tuple[str, Marks]:
     client.wait_for_workers(count, timeout=ANSWER_S)
     assert len(client.run(os.getpid)) == count
     marks[0].workers_s = marks[0].now_s()
-    client.close()
+    client.close()  # type: ignore[no-untyped-call]
     cluster.close()
     return f"EC2Cluster {version('dask-cloudprovider')}", marks[0]
 

@@ -1,6 +1,6 @@
 """RELION's auto-refine over two hosts of one core each, against one host with two cores.
 
-    python benchmarks/two_hosts.py [--particles 160] [--rounds 2]
+    python benchmarks/two_hosts.py [--particles 80] [--rounds 2]
 
 Both are machines of the cloud in a box (tests/cloudbox), launched by our provider and started by
 our bootstrap; relion_refine_mpi runs through our mpirun with three ranks and one seed each time. On
@@ -64,9 +64,7 @@ def main() -> int:
     return 0
 
 
-async def _compare(
-    box: Box, folder: Path, shared: Path, rounds: int
-) -> dict[str, list[Refined]]:
+async def _compare(box: Box, folder: Path, shared: Path, rounds: int) -> dict[str, list[Refined]]:
     """The machines of both are there all the time, so that both meet the same."""
     found: dict[str, list[Refined]] = {name: [] for name in LAYOUTS}
     async with box_gang.workflow(box, folder / "tls", shared, python=sys.executable) as mine:
@@ -120,7 +118,7 @@ def _missing() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--particles", type=int, default=160)
+    parser.add_argument("--particles", type=int, default=80)
     parser.add_argument("--rounds", type=int, default=2)
     return parser.parse_args()
 

@@ -82,20 +82,28 @@ class DaskCluster:
     ) -> dict[str, object]:
         """Call `function(*args)` in the process of each of `nodes` that is up; results by node.
 
-        A node whose call failed has its exception as result; one that is not up is left out.
+        A node whose call failed has its exception as result, NodeLost if it left meanwhile; one
+        that is not up is left out.
         Plain functions block the node's event loop: make long ones coroutines.
 
         :raises TimeoutError: not all have answered within `timeout_s`.
         """
         up = self.nodes_up()
-        names = {up[node]: node for node in nodes if node in up}
-        if not names:
-            return {}
+        asked = {node: self._run_on(node, up[node], function, args) for node in nodes if node in up}
+        answers = await asyncio.wait_for(asyncio.gather(*asked.values()), timeout_s)
+        return dict(zip(asked, answers, strict=True))
+
+    async def _run_on(
+        self, node: str, address: str, function: Callable[..., object], args: Sequence[object]
+    ) -> object:
         call: Awaitable[dict[str, object]] = self._client.run(
-            function, *args, workers=list(names), on_error="return"
+            function, *args, workers=[address], on_error="return"
         )
-        answers = await asyncio.wait_for(call, timeout_s)
-        return {names[address]: answer for address, answer in answers.items()}
+        try:
+            answer: dict[str, object] = await self._unless_gone(address, call)
+        except _Gone:
+            return NodeLost(f"node {node} was lost")
+        return answer.get(address)
 
     def on_event(self, topic: str, callback: Callable[[dict[str, object]], None]) -> None:
         """Call `callback` with each event that nodes log under `topic` from now on."""

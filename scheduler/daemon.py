@@ -60,6 +60,7 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
         stack.callback(store.close)
         lock = stack.enter_context(store.leader_lock())
         services = wire(settings, store, outside or this_machine(settings, store))
+        stack.callback(services.fleet.close)
         ticker = Ticker(
             services,
             settings.times.tick_s,

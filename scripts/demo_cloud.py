@@ -43,7 +43,6 @@ python = "{python}"
 image = "{image}"
 security_groups = ["{group}"]
 subnets = {{ {subnets} }}
-interruption_queue = "{queue}"
 
 [storage.shared]
 path = "{here}/shared"
@@ -121,7 +120,6 @@ class Site:
                 image=box.image,
                 group=box.security_group,
                 subnets=", ".join(f'{zone} = "{net}"' for zone, net in box.subnets.items()),
-                queue=box.queue,
                 zones=list(box.zones),
                 cheapest=CHEAPEST,
                 other=OTHER,

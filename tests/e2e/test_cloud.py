@@ -39,7 +39,6 @@ image = "{image}"
 python = "{python}"
 security_groups = ["{group}"]
 subnets = {{ {subnets} }}
-interruption_queue = "{queue}"
 
 [storage.shared]
 path = "{shared}"
@@ -83,7 +82,6 @@ def site(box: Box, shared: Path) -> Iterator[Site]:
         python=sites.SERVE[0].replace("scsched", "python"),
         group=box.security_group,
         subnets=", ".join(f'{zone} = "{net}"' for zone, net in box.subnets.items()),
-        queue=box.queue,
         shared=shared,
         refused=REFUSED,
         taken=TAKEN,
