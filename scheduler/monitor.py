@@ -29,7 +29,7 @@ from scsched.scheduler.sizing import Sizing
 from scsched.scheduler.storage_hold import StorageHold
 from scsched.scheduler.verdict import RECLAIMED, SILENT, judge
 from scsched.steps.demand import Inputs
-from scsched.steps.state import EndReason
+from scsched.steps.state import INFRASTRUCTURE, EndReason
 
 log = logging.getLogger("scsched.monitor")
 
@@ -173,6 +173,8 @@ class Monitor:
         if reason in (EndReason.NODE_FAIL, EndReason.LOST) and not run.running_at:
             refused = any(word.startswith("refused") for word in _words(run, gone))
             reason = EndReason.NO_CAPACITY if refused else EndReason.BOOT_FAIL
+        if reason in INFRASTRUCTURE and end.hint is Hint.FAILED:
+            end = end.model_copy(update={"detail": _with_nodes(end.detail, run, gone, sight)})
         log.info("run %d of step %s ended: %s", run.run_id, run.ref, reason)
         return self._ending.of(run, end, reason, past, sight.now)
 
@@ -238,3 +240,13 @@ def _words(run: OpenRun, gone: Mapping[int, Death]) -> list[str]:
 
 def _short(word: str) -> str:
     return RECLAIMED if word.startswith(RECLAIMED) else word
+
+
+def _with_nodes(detail: str, run: OpenRun, gone: Mapping[int, Death], sight: Sight) -> str:
+    """What the program said of its end, and then whose fault it was: that is what people read."""
+    told = []
+    for node in run.nodes:
+        why = gone[node.id].why if node.id in gone else node.end_reason
+        if why or sight.lacks(node):
+            told.append(f"{node.name} was lost" + (f": {why}" if why else ""))
+    return "\n".join([*([detail] if detail else []), *([", ".join(told)] if told else [])])[-8000:]

@@ -13,13 +13,13 @@ endpoint is named by AWS_ENDPOINT_URL alone.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 
 from scsched.cluster.pools import Candidate, Market, Pool
 from scsched.cluster.provider import BadRequest
-from scsched.steps.errors import ConfigError
+from scsched.cluster.table import Table
 
 _IMAGE = re.compile(r"ami-[0-9a-f]{8,17}")
 _SUBNET = re.compile(r"subnet-[0-9a-f]{8,17}")
@@ -68,19 +68,8 @@ class PoolSite:
     """US dollars an hour; None: up to the on-demand price."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the configuration, read key by key."""
-
-    name: str
-    values: Mapping[str, object]
-
-    def refuse(self, key: str, problem: str, hint: str = "") -> ConfigError:
-        return ConfigError(f"{self.name}.{key}: {problem}", hint=hint)
-
-    def only(self, known: Sequence[str]) -> None:
-        for key in sorted(self.values.keys() - set(known)):
-            raise self.refuse(key, f"unknown key; known: {', '.join(sorted(known))}")
+class _Table(Table):
+    """With the forms that this kind's keys have."""
 
     def text(self, key: str, form: re.Pattern[str], like: str, default: str | None = None) -> str:
         value = self.values.get(key, default)
@@ -90,18 +79,6 @@ class _Table:
             return str(default)
         if not isinstance(value, str) or not form.fullmatch(value):
             raise self.refuse(key, f"{value!r} is not like {like}")
-        return value
-
-    def number(self, key: str, default: int) -> int:
-        value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 16_384:
-            raise self.refuse(key, f"{value!r}; write GiB from 1 to 16384")
-        return value
-
-    def yes(self, key: str) -> bool:
-        value = self.values.get(key, False)
-        if not isinstance(value, bool):
-            raise self.refuse(key, f"{value!r}; write true or false")
         return value
 
 
@@ -117,7 +94,7 @@ def read(name: str, options: Mapping[str, object]) -> Site:
         python=table.text("python", _PATH, "/opt/scsched/bin/python"),
         image=table.text("image", _IMAGE, "ami-0123456789abcdef0", ""),
         scratch=table.text("scratch", _PATH, "/var/tmp", "/var/tmp"),  # noqa: S108
-        disk_gib=table.number("disk_gib", 50),
+        disk_gib=table.gib("disk_gib", 50, least=1),
         root_device=table.text("root_device", _PATH, "/dev/xvda", ""),
         public_ip=table.yes("public_ip"),
         iam_instance_profile=table.text("iam_instance_profile", _WORD, "a name or an ARN", ""),
@@ -136,7 +113,7 @@ def for_pool(site: Site, pool: Pool) -> PoolSite:
         raise table.refuse("image", "missing here and in the provider's table")
     return PoolSite(
         image=image,
-        disk_gib=table.number("disk_gib", site.disk_gib),
+        disk_gib=table.gib("disk_gib", site.disk_gib, least=1),
         placement_group=table.text("placement_group", _WORD, "a name", site.placement_group),
         max_spot_price=_price(table, pool),
     )

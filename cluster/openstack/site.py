@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from scsched.cluster.pools import Pool
-from scsched.steps.errors import ConfigError
+from scsched.cluster.table import Table
 
 _WORD = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _PATH = re.compile(r"/[\x21-\x7e]*")
@@ -57,19 +57,8 @@ class PoolSite:
     server_group: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the configuration, read key by key."""
-
-    name: str
-    values: Mapping[str, object]
-
-    def refuse(self, key: str, problem: str, hint: str = "") -> ConfigError:
-        return ConfigError(f"{self.name}.{key}: {problem}", hint=hint)
-
-    def only(self, known: Sequence[str]) -> None:
-        for key in sorted(self.values.keys() - set(known)):
-            raise self.refuse(key, f"unknown key; known: {', '.join(sorted(known))}")
+class _Table(Table):
+    """With the forms that this kind's keys have."""
 
     def text(self, key: str, default: str | None = None, form: re.Pattern[str] = _WORD) -> str:
         value = self.values.get(key, default)
@@ -89,18 +78,6 @@ class _Table:
             if not isinstance(name, str) or not _WORD.fullmatch(name):
                 raise self.refuse(key, f"{name!r} is no name or id")
         return tuple(value)
-
-    def gib(self, key: str, default: int) -> int:
-        value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 16_384:
-            raise self.refuse(key, f"{value!r}; write GiB up to 16384, or 0")
-        return value
-
-    def yes(self, key: str) -> bool:
-        value = self.values.get(key, False)
-        if not isinstance(value, bool):
-            raise self.refuse(key, f"{value!r}; write true or false")
-        return value
 
 
 _GROUPS_HINT = "make a group that lets in its own members and the submission host, nobody else"

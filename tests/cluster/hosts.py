@@ -21,16 +21,19 @@ from pathlib import Path
 
 import pytest
 
+REPOSITORY = Path(__file__).parents[2]
 _TOOLS = ("ip", "unshare", "mount", "setpriv")
 _INIT = """
 mount --make-rprivate / || exit 9
-mount -t tmpfs none /mnt && mkdir /mnt/shared /mnt/own || exit 9
+mount -t tmpfs none /mnt && mkdir /mnt/shared /mnt/own /mnt/program || exit 9
 mount --bind "$SHARED" /mnt/shared && mount --bind "$OWN" /mnt/own || exit 9
+mount --bind "$PROGRAM" /mnt/program || exit 9
 for at in /tmp /run /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 none $at || exit 9; done
 for at in /usr/local/sbin /home /var/log /var/mail; do mount -t tmpfs none $at || exit 9; done
 mkdir /mnt/etc /mnt/work || exit 9
 mount -t overlay -o lowerdir=/etc,upperdir=/mnt/etc,workdir=/mnt/work none /etc || exit 9
-mkdir -p "$SHARED" "$OWN"
+mkdir -p "$SHARED" "$OWN" "$PROGRAM"
+mount --bind /mnt/program "$PROGRAM" || exit 9
 mount --bind /mnt/shared "$SHARED" && mount --bind /mnt/own "$OWN" || exit 9
 hostname "$HOST_NAME"
 for name in shutdown poweroff halt reboot; do
@@ -98,7 +101,12 @@ class Hosts:
         _ip(*inside, "link", "set", "eth0", "up")
         _ip(*inside, "link", "set", "lo", "up")
         _ip(*inside, "addr", "add", "169.254.169.254/32", "dev", "lo")
-        told = {"HOST_NAME": name, "OWN": str(own), "SHARED": str(self._shared)}
+        told = {
+            "PROGRAM": str(REPOSITORY),
+            "HOST_NAME": name,
+            "OWN": str(own),
+            "SHARED": str(self._shared),
+        }
         self._inits[number] = subprocess.Popen(
             [
                 *("ip", "netns", "exec", name),

@@ -53,7 +53,11 @@ def test_grandchildren_in_other_sessions_are_killed_too(token: str) -> None:
 
 
 def test_a_process_that_keeps_forking_is_outrun(token: str) -> None:
-    forker = "import os, time\nwhile True:\n if os.fork(): time.sleep(0.002); os._exit(0)\n"
+    # It ends by itself, should nobody be left to end it.
+    forker = (
+        "import os, time\nend = time.monotonic() + 60\n"
+        "while time.monotonic() < end:\n if os.fork(): time.sleep(0.002); os._exit(0)\n"
+    )
     with start(sys.executable, "-c", forker, SCSCHED_RUN=token) as child:
         child.wait(timeout=10)
         processes.kill_tagged({TAG: token})

@@ -34,7 +34,7 @@ from scsched.cluster.ec2 import provider as ec2
 from scsched.cluster.ec2 import site as sites
 from scsched.cluster.ec2.provider import Ec2Provider
 from scsched.cluster.pools import Market
-from scsched.cluster.provider import Launched, LaunchRequest, Refused, Unreachable
+from scsched.cluster.provider import Launched, LaunchRequest, NodeState, Refused, Unreachable
 from scsched.db import models, receipts
 from scsched.db.session import Session, Store, open_store
 from scsched.scheduler import wiring
@@ -89,14 +89,21 @@ class Fate:
     moments: list[str] = field(default_factory=list)
     died: threading.Event = field(default_factory=threading.Event)
     buried: threading.Event = field(default_factory=threading.Event)
+    goes_on: bool = False
 
     def pass_by(self, moment: str) -> None:
-        """A dead broker's thread gets no further than this."""
+        """A dead broker's thread gets no further than this; one that was frozen may wake."""
         if self.moments and self.moments[0] == moment and not self.died.is_set():
             self.moments.pop(0)
             self.died.set()
             self.buried.wait()
-            raise Unreachable("its broker is dead")
+            if not self.goes_on:
+                raise Unreachable("its broker is dead")
+
+    def wake(self) -> None:
+        """It was only frozen: its threads go on where they were."""
+        self.goes_on = True
+        self.buried.set()
 
 
 class Mortal(Ec2Provider):
@@ -138,6 +145,8 @@ class CloudWorld(World):
         self.settings = _settings(box, folder, pools, limits, notices=notices)
         self.silent: set[str] = set()
         """Instances which no driver hears."""
+        self.hear = True
+        """Whether drivers hear nodes at all."""
         self.deaf: set[int] = set()
         """Workflows whose driver hears no orders."""
         self.begun: defaultdict[tuple[int, int], list[Going]] = defaultdict(list)
@@ -240,7 +249,8 @@ class CloudWorld(World):
     def answering(self, driver: PlayedDriver) -> dict[str, str]:
         found = {}
         for machine in self._machines:
-            if machine.state != "running" or machine.instance_id in self.silent:
+            silent = not self.hear or machine.instance_id in self.silent
+            if machine.state != "running" or silent:
                 continue
             born = self.born(machine)
             if born["scheduler_address"] == driver.address:
@@ -266,6 +276,19 @@ class CloudWorld(World):
             where = models.nodes.c.id == node_id
             provider_id = session.scalar(select(models.nodes.c.provider_id).where(where))
         return self.box.instance(str(provider_id))
+
+    def lose(self, machine: Machine) -> None:
+        """It vanishes, which the cloud says before its driver has noticed."""
+        self.box.lose(machine.instance_id)
+        deadline = time.monotonic() + PATIENCE_S
+        while machine.instance_id not in self._listed_as_ended():
+            assert time.monotonic() < deadline, "its end is not listed"
+            self.services.inbox.wait(PAUSE_S)
+            self.services.inbox.take()
+
+    def _listed_as_ended(self) -> set[str]:
+        ended = NodeState.TERMINATED
+        return {one.provider_id for one in self.background.list() if one.state is ended}
 
     def _note_begun(self) -> None:
         for driver in self.programs.drivers.values():
@@ -416,8 +439,9 @@ def _usd(session: Session, node_id: int) -> Decimal:
 def _cost(row: Any) -> Decimal:
     """Of one charge that is closed."""
     assert row.ended_at is not None, f"n{row.node_id} is still charged for"
-    micros = (row.ended_at - row.started_at) // timedelta(microseconds=1)
-    return Decimal(row.usd_per_hour) * micros / 3_600_000_000
+    micros: int = (row.ended_at - row.started_at) // timedelta(microseconds=1)
+    price: Decimal = row.usd_per_hour
+    return price * micros / 3_600_000_000
 
 
 @contextmanager

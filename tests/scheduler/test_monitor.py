@@ -262,6 +262,7 @@ def test_a_program_that_fails_because_a_host_fell_silent_is_not_blamed(
     world.finish(hint=Hint.FAILED, exit_code=205, detail="an ORTE daemon has failed")
     world.tick()
     assert world.ends() == [EndReason.NODE_FAIL]
+    assert world.runs()[0].detail.splitlines() == ["an ORTE daemon has failed", "n2 was lost"]
 
 
 def test_a_late_report_of_a_closed_run_changes_nothing(world: World) -> None:
