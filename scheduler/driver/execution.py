@@ -197,7 +197,7 @@ class Execution:
             cluster=self._cluster,
             gang=gathered.gang,
             storage=self._project.path,
-            folder=self._scratch / "preflight",
+            folder=self._scratch / "verdict",
             scratch=self._own_scratch(gathered, "preflight"),
             run_token=self._order.token,
         ).verdict()
