@@ -11,14 +11,11 @@ Calls go over HTTP, in the threads that the daemon has, at a quicker pace. Machi
 drivers are played: a node answers the driver whose address its user data names.
 """
 
-import base64
-import json
-import re
 import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +29,7 @@ from sqlalchemy import select
 
 from scsched.cluster.ec2 import provider as ec2
 from scsched.cluster.ec2 import site as sites
+from scsched.cluster.ec2.instances import GANG
 from scsched.cluster.ec2.provider import Ec2Provider
 from scsched.cluster.pools import Market
 from scsched.cluster.provider import Launched, LaunchRequest, NodeState, Refused, Unreachable
@@ -49,6 +47,7 @@ from scsched.steps.state import EndReason, StepState
 from tests.cloudbox.client import Box, Machine
 from tests.cloudbox.fixtures import flat_box
 from tests.db import rows
+from tests.faults.births import Births
 from tests.scheduler.world import Going, NoReclaims, PlayedDriver, World
 
 PROVIDER = "box"
@@ -60,7 +59,6 @@ QUICK = Pace(rate_per_s=1000.0, burst=1000, again_s=0.3)
 OFTEN = Every(list_s=0.05)
 PATIENCE_S = 60.0
 PAUSE_S = 0.02
-_GANG = re.compile(r"^\{.*\"scheduler_address\".*\}$", re.MULTILINE)
 
 
 def pool(name: str = "spot", **values: object) -> PoolConfig:
@@ -141,7 +139,7 @@ class CloudWorld(World):
         limits: LimitsConfig | None = None,
         notices: bool = False,
     ) -> None:
-        self.box, self.fate = box, Fate()
+        self.box, self.fate, self.births = box, Fate(), Births(box)
         self.settings = _settings(box, folder, pools, limits, notices=notices)
         self.silent: set[str] = set()
         """Instances which no driver hears."""
@@ -154,7 +152,6 @@ class CloudWorld(World):
         self._patch, self._pace, self._every = patch, pace, every
         self._ahead_s = 0.0
         self._machines: Sequence[Machine] = ()
-        self._born: dict[str, Mapping[str, Any]] = {}
         self._dying: list[threading.Thread] = []
         for key, value in box.env.items():
             patch.setenv(key, value)
@@ -187,16 +184,16 @@ class CloudWorld(World):
             self.services.inbox.wait(PAUSE_S)
             self.tick(seconds=seconds)
 
-    def skip(self, seconds: float, *, step_s: float = 5.0) -> None:
+    def skip(self, seconds: float, *, step_s: float = 9.0) -> None:
         """So much time passes, with a new listing at each step."""
         while seconds > 0:
             self.tick(seconds=min(step_s, seconds))
             seconds -= step_s
-            self.hear_listing()
+            self.hear_listing(more=1)
 
-    def hear_listing(self) -> None:
-        """One that was begun after this call."""
-        until = self.background.number + 2
+    def hear_listing(self, more: int = 2) -> None:
+        """So many more; the second was begun after this call."""
+        until = self.background.number + more
         deadline = time.monotonic() + PATIENCE_S
         while self.background.number < until:
             assert time.monotonic() < deadline, "no listing comes"
@@ -252,23 +249,10 @@ class CloudWorld(World):
             silent = not self.hear or machine.instance_id in self.silent
             if machine.state != "running" or silent:
                 continue
-            born = self.born(machine)
-            if born["scheduler_address"] == driver.address:
-                node = born["nodes"][machine.index]
+            if self.births.address(machine) == driver.address:
+                node = self.births.node(machine)
                 found[node["name"]] = node["token"]
         return found
-
-    def born(self, machine: Machine) -> Mapping[str, Any]:
-        """What the machine was told at its birth."""
-        if machine.instance_id not in self._born:
-            answer = self.box.ec2().describe_instance_attribute(
-                InstanceId=machine.instance_id, Attribute="userData"
-            )
-            script = base64.b64decode(answer["UserData"]["Value"]).decode()
-            found = _GANG.search(script)
-            assert found, script
-            self._born[machine.instance_id] = json.loads(found[0])
-        return self._born[machine.instance_id]
 
     def machine(self, node_id: int) -> Machine:
         """The instance of a recorded node."""
@@ -311,11 +295,12 @@ class CloudWorld(World):
 
     def settle(self) -> None:
         """Every run is finished as soon as it is at work, until all is done and every node gone."""
-        self.until(lambda: self._finish_all() and not self.nodes() and not self.box.up())
+        self.until(lambda: self.finish_all() and not self.nodes() and not self.box.up())
         self.until(lambda: not self.programs.drivers)
         self.hear_listing()
 
-    def _finish_all(self) -> bool:
+    def finish_all(self) -> bool:
+        """Every run that is at work; whether every workflow is done."""
         for driver in self.programs.drivers.values():
             for going in driver.runs.values():
                 if going.phase is Phase.RUNNING:
@@ -421,7 +406,8 @@ def _is_up_at_birth_of(other: Machine, one: Machine) -> bool:
 def _machines(session: Session, machines: Sequence[Machine]) -> Iterator[str]:
     """Every machine there was is the one of its token, is on record, and is gone."""
     recorded = {row.provider_id for row in session.execute(select(models.nodes))}
-    for token, times in Counter((one.token, one.index) for one in machines).items():
+    tokens = [f"{one.tags[GANG]}-{one.index}" for one in machines]
+    for token, times in Counter(tokens).items():
         if times > 1:
             yield f"{token} launched {times} machines"
     for one in machines:

@@ -33,6 +33,8 @@ from tests.faults.cloud_world import (
 )
 from tests.scheduler.world import SPOT, Going, step
 
+pytestmark = pytest.mark.campaign
+
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
 DECIDE_S = 2.0
@@ -95,13 +97,13 @@ def test_row_22_a_notice_on_the_queue_is_decided_on_in_two_seconds(make_cloud: M
 def test_row_22_what_a_node_hears_itself_is_decided_on_in_two_seconds(cloud: CloudWorld) -> None:
     """An iteration that fits is finished, and then nothing is lost."""
     nodes = running(cloud, 2)
-    at_work(cloud, 7, 10.0)
+    at_work(cloud, 7, 90.0)
     deadline: datetime = cloud.now + timedelta(seconds=120)
     cloud.programs.of(1).heard = {nodes[0].name: deadline.isoformat()}
     began = time.monotonic()
     cloud.until(lambda: cloud.run_of().order.stop_after == 7)
     assert time.monotonic() - began < DECIDE_S
-    at_work(cloud, 8, 10.0)
+    at_work(cloud, 8, 90.0)
     cloud.until(lambda: cloud.ends() == [EndReason.PREEMPTED])
     assert (cloud.runs()[0].iterations_done, cloud.runs()[0].iterations_lost) == (7, 0)
     cloud.programs.of(1).heard = {}
@@ -150,7 +152,7 @@ def test_row_23_a_step_that_loses_three_times_in_vain_moves_to_nodes_on_demand(
     assert cloud.problems() == []
 
 
-@pytest.mark.parametrize("lost", [0, 2])
+@pytest.mark.parametrize("lost", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_row_24_a_gang_that_loses_one_host_ends_everywhere_and_goes_on_in_a_new_attempt(
     cloud: CloudWorld, lost: int
 ) -> None:
