@@ -21,6 +21,7 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    or_,
     select,
     update,
 )
@@ -168,11 +169,16 @@ def up(session: Session, node_ids: Iterable[int], now: datetime) -> frozenset[in
 
 
 def notice(session: Session, node_id: int, deadline: datetime | None, now: datetime) -> bool:
-    """The market takes the node back at `deadline`. False: that was known, or it has ended."""
+    """The market takes the node back at `deadline`. One that is earlier than what was known takes
+    its place. False: it was known, is later, or the node has ended."""
+    sooner: ColumnElement[bool] = nodes.c.notice_at.is_(None)
+    if deadline is not None:
+        known = nodes.c.notice_deadline
+        sooner = or_(sooner, known.is_(None), known > deadline)
     new = _changed(
         session,
-        [nodes.c.id == node_id, _LIVE, nodes.c.notice_at.is_(None)],
-        notice_at=now,
+        [nodes.c.id == node_id, _LIVE, sooner],
+        notice_at=func.coalesce(nodes.c.notice_at, literal(now, nodes.c.notice_at.type)),
         notice_deadline=deadline,
         state=NodeState.DRAINING,
     )

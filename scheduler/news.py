@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from scsched.cluster.provider import Notice
@@ -21,6 +21,8 @@ from scsched.steps.state import StepState
 
 log = logging.getLogger("scsched.news")
 Reports = Mapping[tuple[int, int], RunReport]
+SAME_NOTICE = timedelta(seconds=2)
+"""What two ears say of one notice may differ by this: one of them rounds, one adds two minutes."""
 _STARTED = frozenset({Phase.RUNNING, Phase.COMPLETING})
 
 
@@ -127,8 +129,8 @@ def _is_new(beat: Beat, record: DriverRec | None) -> bool:
 def _noticed(
     beats: Mapping[int, Beat], nodes: Mapping[int, NodeRec], notices: Mapping[str, Notice]
 ) -> Iterable[tuple[int, datetime]]:
-    """Nodes that are to be taken back and were not known to be: from the node itself through its
-    driver, or from the provider. Whoever says it first is heard; of both at once the earlier."""
+    """Nodes that are to be taken back and were not known to be, or not so soon: from the node
+    itself through its driver, or from the provider. Of all that they say the earliest counts."""
     heard = {
         (w, report.name): deadline
         for w, beat in beats.items()
@@ -139,8 +141,13 @@ def _noticed(
         said = [notices[node.token].deadline] if node.token in notices else []
         if (own := heard.get((node.workflow_id, node.name))) is not None:
             said.append(own)
-        if node.notice_at is None and said:
+        if said and _is_sooner(min(said), node):
             yield node.id, min(said)
+
+
+def _is_sooner(deadline: datetime, node: NodeRec) -> bool:
+    known = node.notice_deadline
+    return node.notice_at is None or (known is not None and deadline < known - SAME_NOTICE)
 
 
 def _moment(text: str) -> datetime | None:

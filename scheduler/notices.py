@@ -26,7 +26,7 @@ Deadlines = Mapping[int, datetime]
 
 
 class Notices:
-    """Decides once for each node that is newly under notice."""
+    """Decides for each node that is newly under notice, and anew when it is to go sooner."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -47,25 +47,23 @@ class Notices:
             if run.stop_reason is None:
                 _ask(session, run, decision, sight.now)
             if not (isinstance(decision, LetRun) and decision.ends):
-                spares += self._spares(run, lost, new, sight, spares)
+                spares += self._spares(run, new, sight, spares)
         intend(session, spares, sight.now)
 
     def _spares(
-        self,
-        run: OpenRun,
-        lost: Sequence[NodeRec],
-        new: Deadlines,
-        sight: Sight,
-        before: Sequence[NewSpare],
+        self, run: OpenRun, new: Deadlines, sight: Sight, before: Sequence[NewSpare]
     ) -> Iterable[NewSpare]:
-        """One for each node, as far as its pool may have them beside those that are to go."""
+        """One for each node that is to go, unless it was asked for; as far as the pool may have
+        them beside those nodes."""
         pool = self._fleet.pool(run.pool)
         if pool is None or pool.service or pool.name in self._fleet.holds(sight.now):
             return
         there = sum(node.pool == pool.name for node in sight.nodes.values())
         room = pool.max_nodes - there - sum(spare.pool == pool.name for spare in before)
-        tokens = [f"{secrets.token_hex(12)}-0" for _ in lost[: max(0, room)]]
-        zone = _zone(node for node in run.nodes if node.notice_at is None and node.id not in new)
+        going = [node for node in run.nodes if node.notice_at is not None or node.id in new]
+        lacking = len(going) - sum(_is_spare(node, run) for node in sight.nodes.values())
+        tokens = [f"{secrets.token_hex(12)}-0" for _ in range(min(room, lacking))]
+        zone = _zone(node for node in run.nodes if node not in going)
         for node in nodes_of(self._fleet, pool, zone, tokens):
             yield NewSpare(
                 step_id=run.step_id,
@@ -75,6 +73,16 @@ class Notices:
                 market=Market(pool.market),
                 node=node,
             )
+
+
+def _is_spare(node: NodeRec, run: OpenRun) -> bool:
+    """Whether it is on its way for this step, or has come, and waits."""
+    return (
+        node.spare_for == run.step_id
+        and node.run_id is None
+        and node.terminate_asked_at is None
+        and node.notice_at is None
+    )
 
 
 def work_of(run: OpenRun, report: RunReport | None, now: datetime) -> Work:

@@ -629,16 +629,20 @@ def test_a_node_that_cannot_be_reused_undoes_the_opening(store: Store, trouble: 
     assert eligible_one(store) == step
 
 
-def test_a_notice_is_told_once(store: Store) -> None:
+def test_a_notice_is_told_once_and_again_if_it_is_for_sooner(store: Store) -> None:
     submit(store)
     (node_id,) = start(store, new_nodes=(new_node(),)).node_ids
     with store.write() as session:
         nodes.launched(session, [(node_id, "i-1")], NOW)
         nodes.up(session, [node_id], NOW)
         assert nodes.notice(session, node_id, later(120), NOW)
-        assert not nodes.notice(session, node_id, later(119), NOW)
+        assert not nodes.notice(session, node_id, later(120), later(1))
+        assert not nodes.notice(session, node_id, later(121), later(1))
+        assert not nodes.notice(session, node_id, None, later(1))
+        assert nodes.notice(session, node_id, later(20), later(2))
         (node,) = nodes.live(session)
-    assert (node.state, node.notice_deadline) == (tables.NodeState.DRAINING, later(120))
+    assert (node.state, node.notice_deadline) == (tables.NodeState.DRAINING, later(20))
+    assert node.notice_at == NOW
 
 
 def test_a_node_that_was_never_launched_costs_nothing(store: Store) -> None:

@@ -156,6 +156,46 @@ def test_of_two_ears_at_once_the_earlier_deadline_counts(make_world: MakeWorld) 
     assert {one.notice_deadline for one in world.nodes()} == {None, early}
 
 
+def test_an_earlier_deadline_that_comes_later_is_decided_on_anew(make_world: MakeWorld) -> None:
+    """The provider's queue says two minutes; then the node hears that it is 18 seconds."""
+    world = make_world(spot())
+    (node, _) = running(world, 2)
+    at_work(world, 7, 30.0)
+    notify(world, node, 119.0)
+    assert world.run_of().order.stop_after == 9
+    early = world.now + timedelta(seconds=18)
+    world.programs.of(1).heard = {node.name: early.isoformat()}
+    world.until(lambda: bool(world.ends()), ticks=3)
+    assert world.ends() == [EndReason.PREEMPTED]
+    assert told(world, "stop_asked")[0].endswith("17 s left, iteration 7 needs 27 s more: stopped")
+    assert [node.notice_deadline for node in world.nodes() if node.notice_at] == [early]
+    assert len(told(world, "spare_requested")) == 1
+
+
+def test_two_ears_that_differ_by_a_second_are_one_notice(make_world: MakeWorld) -> None:
+    world = make_world(spot())
+    (node, _) = running(world, 2)
+    at_work(world, 7, 30.0)
+    deadline = world.now + timedelta(seconds=61)
+    world.cloud.notify(node.token, deadline)
+    world.tick()
+    world.programs.of(1).heard = {node.name: (deadline - timedelta(seconds=1)).isoformat()}
+    world.tick(3)
+    assert len(told(world, "notice")) == 1
+
+
+def test_a_run_that_was_let_run_wants_its_replacement_when_it_cannot_end_in_time(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(spot())
+    (node, _) = running(world, 2)
+    at_work(world, 25, 30.0, of=25)
+    notify(world, node, 60.0)
+    assert spares(world) == []
+    notify(world, node, 10.0)
+    assert len(spares(world)) == 1
+
+
 @pytest.mark.parametrize("text", ["soon", "", "2026-99-99", "nan"])
 def test_a_deadline_that_is_no_time_is_no_notice(make_world: MakeWorld, text: str) -> None:
     world = make_world(spot())
