@@ -58,7 +58,8 @@ def _order(run: OpenRun, times: TimesConfig, exact: Exact, ticket: Ticket) -> Ru
 
 def _node(node: NodeRec, ticket: Ticket) -> NodeOrder:
     shown = ticket(node)
-    return NodeOrder(name=node.name, cores=node.cores, ticket=shown, remote=bool(shown))
+    gone = node.ended_at is not None or node.terminate_asked_at is not None
+    return NodeOrder(name=node.name, cores=node.cores, ticket=shown, remote=bool(shown), gone=gone)
 
 
 def _may_come(node: NodeRec) -> bool:

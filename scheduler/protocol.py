@@ -119,6 +119,8 @@ class NodeOrder(_Message):
     ticket: str = ""
     """What a remote node shows at the driver's desk to fetch its keys."""
     remote: bool = False
+    gone: bool = False
+    """It has ended or is to end, whatever of it still seems to be there: do not wait for it."""
 
 
 class RunOrder(_Message):

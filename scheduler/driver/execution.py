@@ -64,6 +64,8 @@ class Execution:
         self._stop_after = order.stop_after
         self._in_time = False
         """It was stopped between two iterations: none is lost."""
+        self._gone: frozenset[str] = frozenset()
+        """Nodes of the gang that are gone as the broker says."""
         self._task = asyncio.ensure_future(self._run())
 
     @property
@@ -86,6 +88,7 @@ class Execution:
         self._stop_after = order.stop_after
         if order.stop and not self._stopping:
             self._stop(order.stop)
+        self._part_with(frozenset(node.name for node in order.nodes if node.gone))
 
     def abandon(self) -> None:
         """The broker has closed this run: no process of it may go on."""
@@ -114,6 +117,19 @@ class Execution:
             self._task.cancel()
         else:
             self._stop_task = asyncio.ensure_future(self._end_everywhere())
+
+    def _part_with(self, gone: frozenset[str]) -> None:
+        """mpirun and Dask notice it too, a quarter of a minute later. A run that has not begun
+        is the broker's to give other nodes."""
+        if gone <= self._gone or self._phase is not Phase.RUNNING:
+            return
+        self._gone = gone
+        log.warning("run %d: the broker says that %s is gone", self._order.run, _names_of(gone))
+        self._parting = asyncio.ensure_future(self._go_without(gone))
+
+    async def _go_without(self, gone: frozenset[str]) -> None:
+        await self._cluster.forget(sorted(gone))
+        await self._end_everywhere()
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -167,6 +183,8 @@ class Execution:
         if self._stopping:
             hint = _HINT_OF_STOP.get(self._stopping, Hint.STOPPED)
             return await self._ended_badly(hint, result, self._stopping)
+        if self._gone and result["exit_code"] != 0:
+            raise NodeLost(f"{_names_of(self._gone)} is gone")
         return await self._judge(prepared, result)
 
     @property
@@ -378,6 +396,10 @@ class Execution:
             walltime_s=order.walltime_s or None,
         )
         return as_json(spec)
+
+
+def _names_of(nodes: frozenset[str]) -> str:
+    return ", ".join(sorted(nodes))
 
 
 def _hint_of_failure(result: Mapping[str, Any]) -> Hint:

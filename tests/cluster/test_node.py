@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scsched.cluster import preflight, processes, tags
+from scsched.cluster import agent, preflight, processes, tags
 from scsched.cluster.attempt import AttemptSpec, as_json
 from scsched.cluster.dask_cluster import NodeLost
 from scsched.cluster.gang import spread
@@ -99,6 +99,32 @@ def test_a_killed_mpirun_leaves_no_rank_on_any_node(on_bench: OnBench) -> None:
         end = await task
         assert end["signal"] == signal.SIGKILL
         await until(lambda: not processes.find({tags.RUN: "r1"}), 10)
+
+    on_bench(scenario)
+
+
+def test_a_node_that_is_forgotten_is_waited_for_no_more(
+    on_bench: OnBench, request_node: Ask
+) -> None:
+    """It is frozen with its connections open: Dask would wait for half a minute."""
+
+    async def scenario(bench: Bench) -> None:
+        task = bench.cluster.submit_attempt("n1", bench.spec("sleep", "600"))
+        await until(lambda: processes.find({tags.RUN: "r1", tags.NODE: "n1"}))
+        node = bench.main_of(request_node(1, bench.cluster.address))
+        processes.send(node, signal.SIGSTOP)
+        call = asyncio.ensure_future(bench.cluster.run_on(["n1", "n2"], agent.where, timeout_s=60))
+        await asyncio.sleep(0)  # the call is on its way
+        started = time.monotonic()
+        await bench.cluster.forget(["n1"])
+        with pytest.raises(NodeLost, match="node n1 was lost"):
+            await task
+        answers = await call
+        assert time.monotonic() - started < 10
+        assert isinstance(answers["n1"], NodeLost)
+        assert answers["n2"]["name"] == "n2"  # type: ignore[index]
+        assert list(bench.cluster.nodes_up()) == ["n2"]
+        processes.send(node, signal.SIGKILL)
 
     on_bench(scenario)
 
