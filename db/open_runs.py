@@ -45,7 +45,7 @@ class OpenRun:
     stop_asked_at: datetime | None
     beat_at: datetime | None
     stop_after: int | None
-    """Under a notice: stop as soon as this iteration is whole."""
+    """Stop as soon as this iteration is whole: nodes of it are to go, or more are to join."""
     nodes: tuple[nodes.NodeRec, ...]
 
 

@@ -1,4 +1,4 @@
-"""Spares: nodes asked for at a notice, for the step whose run is about to lose some of its own."""
+"""Spares: nodes asked for while a step runs that will lose some of its own, or has lost some."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from scsched.db.batches import portions
 from scsched.db.events import event, record
 from scsched.db.gangs import NewNode
 from scsched.db.models import Market, NodeState, nodes, workflows
+from scsched.db.nodes import NodeRec
 from scsched.db.session import Session
 
 
@@ -20,10 +21,11 @@ class NewSpare:
     step_id: int
     workflow_id: int
     run_id: int
-    """The run that is about to lose a node; the event tells of it."""
+    """The run that is about to lose a node, or lacks one; the event tells of it."""
     pool: str
     market: Market
     node: NewNode
+    why: str = "to take the place of a node under notice"
 
 
 def intend(session: Session, spares: Sequence[NewSpare], now: datetime) -> list[int]:
@@ -58,11 +60,21 @@ def intend(session: Session, spares: Sequence[NewSpare], now: datetime) -> list[
     return [id_of[spare.node.token] for spare in spares]
 
 
+def is_spare(node: NodeRec, step_id: int) -> bool:
+    """Whether it is on its way for this step, or has come, and waits."""
+    return (
+        node.spare_for == step_id
+        and node.run_id is None
+        and node.terminate_asked_at is None
+        and node.notice_at is None
+    )
+
+
 def _tell(session: Session, spare: NewSpare, node_id: int, now: datetime) -> None:
     """One event of the node, as of any other, and one of the run that it is for."""
     of_run = {"workflow_id": spare.workflow_id, "step_id": spare.step_id, "run_id": spare.run_id}
     cores = f"{spare.node.cores} cores at {spare.pool}"
-    why = f"n{node_id} is asked for, to take the place of a node under notice"
+    why = f"n{node_id} is asked for, {spare.why}"
     record(
         session,
         now,

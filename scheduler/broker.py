@@ -113,6 +113,13 @@ def feasible(want: Want, pools: Sequence[Pool]) -> Placement | Unplaceable:
     return place(want, pools, Room())
 
 
+def layout_within(want: Want, pool: Pool, pools: Sequence[Pool], nodes: int) -> Layout | None:
+    """The layout that the demand likes best of those in that pool with at most so many nodes."""
+    gpus_exist = any(one.gpus for one in pools)
+    able = _layouts(want, pool, {}, gpus_exist=gpus_exist)
+    return next((layout for layout in able if layout.nodes <= nodes), None)
+
+
 def accepts(pool: Pool, want: Want) -> bool:
     """Whether such a step may run on nodes of that pool at all, whatever their size."""
     light = _is_light(want)

@@ -4,7 +4,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from scsched.cluster.pools import Market
 from scsched.db import nodes as node_rows
@@ -19,7 +19,7 @@ from scsched.db.session import Session, Store
 from scsched.scheduler.broker import Placement, Unplaceable, Want, place, threads_at_work
 from scsched.scheduler.fencing import FENCE_S
 from scsched.scheduler.fleet import Fleet
-from scsched.scheduler.offers import exposures, nodes_of, room_at
+from scsched.scheduler.offers import HISTORY, exposures, nodes_of, room_at
 from scsched.scheduler.preempt import Work
 from scsched.scheduler.room import Room
 from scsched.steps.errors import StaleStep
@@ -30,8 +30,6 @@ from scsched.steps.state import INFRASTRUCTURE, PendingReason
 log = logging.getLogger("scsched.dispatch")
 STEPS_A_TICK = 500
 PORTION = 50
-HISTORY = timedelta(days=7)
-"""How far back the lives of spot nodes are looked at."""
 
 Unproven = Callable[[], Mapping[int, str]]
 """Steps that may not start before a node of their last run is proven gone, and why."""

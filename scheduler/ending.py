@@ -71,14 +71,15 @@ class Ending:
 
     def _larger_exists(self, run: OpenRun) -> bool:
         had = max((node.memory_gib for node in run.nodes), default=0.0)
-        found = feasible(_want(run, Market(run.market), larger=True), self._pools)
+        found = feasible(want_of_run(run, Market(run.market), larger=True), self._pools)
         return isinstance(found, Placement) and found.pool.memory_gib > had
 
     def _has_on_demand(self, run: OpenRun) -> bool:
-        return isinstance(feasible(_want(run, Market.ON_DEMAND), self._pools), Placement)
+        return isinstance(feasible(want_of_run(run, Market.ON_DEMAND), self._pools), Placement)
 
 
-def _want(run: OpenRun, market: Market, *, larger: bool = False) -> Want:
+def want_of_run(run: OpenRun, market: Market, *, larger: bool = False) -> Want:
+    """What its step would ask for now."""
     return Want(
         step_id=run.step_id,
         workflow_id=run.workflow_id,

@@ -58,10 +58,12 @@ class Monitor:
         self._boots = Boots()
         self.unproven: Mapping[int, str] = {}
         """Steps that may not start: a node of their last run is not proven gone. With why."""
+        self.sight: Sight | None = None
+        """What the last look saw."""
 
     def tick(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> Mapping[int, Beat]:
         """One look; gives the beats that counted, those of drivers not given up."""
-        sight = self._look(now, beats, census)
+        sight = self.sight = self._look(now, beats, census)
         self._departures.note(sight)
         self._boots.note(sight)
         self._hear_of_storage(sight)
@@ -168,7 +170,11 @@ class Monitor:
         silent = [SILENT for node in run.nodes if node.up_at is not None and sight.lacks(node)]
         noticed = (node.notice_at or sight.census.notices.get(node.token) for node in run.nodes)
         reason = judge(
-            end.hint, stop_reason=run.stop_reason, lost=[*words, *silent], noticed=any(noticed)
+            end.hint,
+            stop_reason=run.stop_reason,
+            lost=[*words, *silent],
+            noticed=any(noticed),
+            in_time=run.stop_after is not None,
         )
         if reason in (EndReason.NODE_FAIL, EndReason.LOST) and not run.running_at:
             refused = any(word.startswith("refused") for word in _words(run, gone))

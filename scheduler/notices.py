@@ -11,7 +11,7 @@ from scsched.db.models import Market
 from scsched.db.nodes import NodeRec
 from scsched.db.open_runs import OpenRun
 from scsched.db.session import Session
-from scsched.db.spares import NewSpare, intend
+from scsched.db.spares import NewSpare, intend, is_spare
 from scsched.scheduler.fleet import Fleet
 from scsched.scheduler.news import reports_of
 from scsched.scheduler.offers import nodes_of
@@ -61,7 +61,7 @@ class Notices:
         there = sum(node.pool == pool.name for node in sight.nodes.values())
         room = pool.max_nodes - there - sum(spare.pool == pool.name for spare in before)
         going = [node for node in run.nodes if node.notice_at is not None or node.id in new]
-        lacking = len(going) - sum(_is_spare(node, run) for node in sight.nodes.values())
+        lacking = len(going) - sum(is_spare(node, run.step_id) for node in sight.nodes.values())
         tokens = [f"{secrets.token_hex(12)}-0" for _ in range(min(room, lacking))]
         zone = _zone(node for node in run.nodes if node not in going)
         for node in nodes_of(self._fleet, pool, zone, tokens):
@@ -73,16 +73,6 @@ class Notices:
                 market=Market(pool.market),
                 node=node,
             )
-
-
-def _is_spare(node: NodeRec, run: OpenRun) -> bool:
-    """Whether it is on its way for this step, or has come, and waits."""
-    return (
-        node.spare_for == run.step_id
-        and node.run_id is None
-        and node.terminate_asked_at is None
-        and node.notice_at is None
-    )
 
 
 def work_of(run: OpenRun, report: RunReport | None, now: datetime) -> Work:

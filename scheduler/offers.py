@@ -1,7 +1,7 @@
 """What dispatch may give: new nodes as the fleet would ask for them, and the room of one tick."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from scsched.cluster.pools import Pool
 from scsched.db.exposure import Lives
@@ -10,6 +10,9 @@ from scsched.db.nodes import NodeRec
 from scsched.scheduler.fleet import Fleet
 from scsched.scheduler.room import Room, room_of
 from scsched.scheduler.survival import Exposure
+
+HISTORY = timedelta(days=7)
+"""How far back the lives of spot nodes are looked at."""
 
 
 def nodes_of(fleet: Fleet, pool: Pool, zone: str, tokens: Iterable[str]) -> tuple[NewNode, ...]:

@@ -142,7 +142,7 @@ class RunOrder(_Message):
     gpus: int = 0
     stop: str | None = None
     stop_after: int | None = None
-    """Stop as soon as this iteration is certified: a node of the gang is to be taken back."""
+    """Stop as soon as this iteration is certified: nodes of it are to go, or more are to join."""
     stop_grace_s: float = 10.0
     stall_s: float = 1800.0
     walltime_s: float = 0.0

@@ -97,7 +97,7 @@ class Scale:
         """Replacements whose step has ended, or did not come for them while they were warm."""
         alive = unfinished(session, {node.spare_for for node in spares if node.spare_for})
         for node in spares:
-            late = now - node.created_at > _spare_life(self._fleet.pool(node.pool))
+            late = now - node.created_at > spare_life(self._fleet.pool(node.pool))
             if late or node.spare_for not in alive or node.state is NodeState.DRAINING:
                 yield node.id
 
@@ -130,7 +130,8 @@ def _want(step: Soon) -> Want:
     )
 
 
-def _spare_life(pool: Pool | None) -> timedelta:
+def spare_life(pool: Pool | None) -> timedelta:
+    """For how long, from when it was asked for, a replacement is kept for its step."""
     return timedelta(seconds=pool.boot_s + pool.warm_s if pool else 0.0)
 
 

@@ -4,6 +4,7 @@ census     what the providers say exists; taken anew when it is a pause old
 monitor    steps move on by what is
 player     local spot nodes are taken back as the schedule says
 dispatch   eligible steps get their nodes
+widening   narrow gangs grow again
 drivers    workflows with something to run get their driver
 scale      nodes come and go
 prices     what they cost follows the market
@@ -25,6 +26,7 @@ from scsched.scheduler.player import Player
 from scsched.scheduler.prices import Prices
 from scsched.scheduler.protocol import Beat, Hint
 from scsched.scheduler.scale import Scale
+from scsched.scheduler.widening import Widening
 from scsched.steps.errors import StoreBusy, StoreFull, StoreLost
 
 log = logging.getLogger("scsched.ticker")
@@ -43,6 +45,7 @@ class Services:
     monitor: Monitor
     player: Player
     dispatch: Dispatch
+    widening: Widening
     drivers: Drivers
     scale: Scale
     prices: Prices
@@ -60,6 +63,8 @@ class Services:
             self.inbox.forget({w: beat for w, beat in beats.items() if w not in current})
             self.player.tick(now)
             self.dispatch.tick(now)
+            if self.monitor.sight is not None:
+                self.widening.tick(self.monitor.sight, {pool for pool, _ in self.dispatch.waiting})
             self.drivers.tick(now)
             self.scale.tick(now, census, self.dispatch.waiting, self.drivers.wanted)
             self.prices.tick(now)

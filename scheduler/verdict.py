@@ -33,12 +33,14 @@ def judge(
     stop_reason: EndReason | None = None,
     lost: Collection[str] = (),
     noticed: bool = False,
+    in_time: bool = False,
 ) -> EndReason:
     """The one reason.
 
     :param stop_reason: what the broker had asked the driver to stop the run for.
     :param lost: for each node of the gang that is gone, its provider's word; SILENT if it has none.
     :param noticed: a node of the gang is under notice to be taken back.
+    :param in_time: it was to stop after an iteration, to go on with other nodes.
     """
     if hint is Hint.COMPLETED:
         return EndReason.COMPLETED
@@ -47,6 +49,8 @@ def judge(
     if hint is Hint.LOST and RECLAIMED not in lost:
         return EndReason.LOST
     if RECLAIMED in lost or (noticed and hint in (Hint.NODE_LOST, Hint.STOPPED)):
+        return EndReason.PREEMPTED
+    if in_time and hint is Hint.STOPPED:
         return EndReason.PREEMPTED
     if lost:
         return EndReason.NODE_FAIL

@@ -24,6 +24,7 @@ from scsched.scheduler.scale import Scale
 from scsched.scheduler.sizing import Sizing
 from scsched.scheduler.storage_hold import StorageHold
 from scsched.scheduler.ticker import Services
+from scsched.scheduler.widening import Widening
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def wire(settings: Settings, store: Store, outside: Outside) -> Services:
         dispatch=Dispatch(
             store, fleet, unproven=lambda: monitor.unproven, storage=storage.unplaced
         ),
+        widening=Widening(store, fleet),
         drivers=drivers,
         scale=Scale(store, fleet, deployment, drivers.joining),
         prices=Prices(store, fleet),

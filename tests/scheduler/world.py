@@ -56,6 +56,7 @@ from scsched.scheduler.scale import Scale
 from scsched.scheduler.sizing import Sizing
 from scsched.scheduler.storage_hold import StorageHold
 from scsched.scheduler.ticker import Services
+from scsched.scheduler.widening import Widening
 from scsched.steps.spec import Demand, ResourceClass, Resume, Shape
 from scsched.steps.state import StepState
 from tests.db import rows
@@ -421,6 +422,7 @@ class World:
             dispatch=Dispatch(
                 self.store, fleet, unproven=lambda: monitor.unproven, storage=storage.unplaced
             ),
+            widening=Widening(self.store, fleet),
             drivers=drivers,
             scale=Scale(self.store, fleet, deployment, drivers.joining),
             prices=Prices(self.store, fleet),
