@@ -129,6 +129,11 @@ def seen(session: Session, beats: Iterable[tuple[int, str]], now: datetime) -> N
         )
 
 
+def silent(session: Session, workflow_id: int, epoch: int, why: str, now: datetime) -> None:
+    """It lives and does not speak: it is about to be killed."""
+    _tell(session, workflow_id, epoch, "driver_silent", f"the driver is silent: {why}", now)
+
+
 def lost(session: Session, workflow_id: int, epoch: int, why: str, now: datetime) -> bool:
     """It died or could not be started. False: it is not the driver any more."""
     failures = workflows.c.driver_failures + 1

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,9 @@ class LocalDrivers:
         if child is not None and child.poll() is not None:
             del self._children[process.pid]
         return processes.alive(process)
+
+    def end(self, process: Process) -> None:
+        processes.send(process, signal.SIGKILL)
 
     def _spawn(self, record: DriverRec, token: str) -> subprocess.Popen[bytes]:
         work_dir = self._places.work_dir(record.workflow_id)

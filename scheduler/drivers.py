@@ -2,11 +2,14 @@
 
 A driver is a process of the submitter, in a session of its own, known by the token in its
 environment. It is found again after a restart through that tag, never started twice, and declared
-dead only on proof: its process is gone.
+dead only on proof: its process is gone. One that has said nothing for long is killed, which is such
+a proof: what its last beat told of its nodes would count for ever.
 """
 
 import logging
 import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -19,11 +22,14 @@ from scsched.db.drivers import DriverRec
 from scsched.db.nodes import NodeRec
 from scsched.db.session import Store
 from scsched.scheduler.driver_processes import group_of
+from scsched.scheduler.presence import WITNESSED_S
 
 log = logging.getLogger("scsched.drivers")
 
 BACKOFF_S = 2.0
 MAX_BACKOFF_S = 300.0
+SILENT_S = 300.0
+"""A driver that works speaks twice a second, from a thread that waits for no storage."""
 
 
 class Programs(Protocol):
@@ -46,13 +52,19 @@ class Programs(Protocol):
 
     def alive(self, process: Process) -> bool: ...
 
+    def end(self, process: Process) -> None:
+        """It goes without a word, as soon as the kernel lets it."""
+        ...
+
 
 class Drivers:
     """Starts the drivers that are wanted and missing, and notices those that have gone."""
 
-    def __init__(self, store: Store, programs: Programs) -> None:
+    def __init__(self, store: Store, programs: Programs, heard: Callable[[int], int]) -> None:
+        """:param heard: how many beats of a workflow's drivers there were so far."""
         self._store = store
         self._programs = programs
+        self._silences = _Silences(heard)
         self._last_start: dict[int, datetime] = {}
         self._records: dict[int, DriverRec] = {}
         self.wanted: frozenset[int] = frozenset()
@@ -63,6 +75,7 @@ class Drivers:
             wanted = {record.workflow_id: record for record in driver_rows.wanted(session)}
             known = {record.workflow_id: record for record in driver_rows.known(session)}
         self._records, self.wanted = known, frozenset(wanted)
+        self._silences.note(known.values(), now)
         for workflow_id, record in known.items():
             self._look_after(record, now, wanted=workflow_id in wanted)
         for workflow_id, record in wanted.items():
@@ -87,8 +100,11 @@ class Drivers:
     def _look_after(self, record: DriverRec, now: datetime, *, wanted: bool) -> None:
         """Write down what became of a driver that was intended."""
         if record.pid is not None and record.started_ticks is not None:
-            if not self._programs.alive(Process(record.pid, record.started_ticks)):
+            process = Process(record.pid, record.started_ticks)
+            if not self._programs.alive(process):
                 self._gone(record, now, wanted=wanted)
+            elif self._silences.of(record) >= SILENT_S:
+                self._end(record, process, now)
             return
         # We died between intending and recording: the tag tells whether it was started.
         found = self._programs.find(record)
@@ -96,6 +112,15 @@ class Drivers:
             self._record(record.workflow_id, record.epoch, found, now)
         else:
             self._gone(record, now, wanted=wanted)
+
+    def _end(self, record: DriverRec, process: Process, now: datetime) -> None:
+        """Intend, act; that it is gone is recorded when it is seen gone."""
+        if self._silences.is_news(record):
+            log.error("workflow %d: its driver says nothing; killed", record.workflow_id)
+            why = f"process {process.pid} has said nothing for {SILENT_S:.0f} s: it is killed"
+            with self._store.write() as session:
+                driver_rows.silent(session, record.workflow_id, record.epoch, why, now)
+        self._programs.end(process)
 
     def _gone(self, record: DriverRec, now: datetime, *, wanted: bool) -> None:
         """Its nodes end with its Dask scheduler; they are asked to, in case they do not."""
@@ -134,6 +159,47 @@ class Drivers:
     def _record(self, workflow_id: int, epoch: int, process: Process, now: datetime) -> None:
         with self._store.write() as session:
             driver_rows.started(session, workflow_id, epoch, process.pid, process.start_ticks, now)
+
+
+@dataclass(slots=True)
+class _Silence:
+    epoch: int
+    heard: int
+    seconds: float = 0.0
+    told: bool = False
+
+
+class _Silences:
+    """For how long drivers have said nothing, as far as the broker was there to hear."""
+
+    def __init__(self, heard: Callable[[int], int]) -> None:
+        self._heard = heard
+        self._known: dict[int, _Silence] = {}
+        self._last: datetime | None = None
+
+    def note(self, records: Iterable[DriverRec], now: datetime) -> None:
+        """Once a look."""
+        gap_s = 0.0 if self._last is None else (now - self._last).total_seconds()
+        gap_s = min(max(0.0, gap_s), WITNESSED_S)
+        self._last = now
+        self._known = {record.workflow_id: self._after(record, gap_s) for record in records}
+
+    def of(self, record: DriverRec) -> float:
+        """Seconds."""
+        return self._known[record.workflow_id].seconds
+
+    def is_news(self, record: DriverRec) -> bool:
+        """At the first call for a driver."""
+        known = self._known[record.workflow_id]
+        first, known.told = not known.told, True
+        return first
+
+    def _after(self, record: DriverRec, gap_s: float) -> _Silence:
+        known, heard = self._known.get(record.workflow_id), self._heard(record.workflow_id)
+        if known is None or known.epoch != record.epoch or known.heard != heard:
+            return _Silence(record.epoch, heard)
+        known.seconds += gap_s
+        return known
 
 
 def _desk(record: DriverRec) -> Desk | None:

@@ -15,6 +15,8 @@ class Inbox:
     """
 
     _latest: dict[int, Beat] = field(default_factory=dict)
+    _heard: dict[int, int] = field(default_factory=dict)
+    """How many beats there were, by workflow."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _wanted: bool = False
     _put: int = 0
@@ -25,6 +27,7 @@ class Inbox:
     def put(self, workflow_id: int, beat: Beat, timeout_s: float = 5.0) -> None:
         """Hand over a beat; wait until a tick is through with its news, or `timeout_s`."""
         with self._changed:
+            self._heard[workflow_id] = self.heard(workflow_id) + 1
             if self._latest.get(workflow_id) == beat and not _ends(beat):
                 return
             self._latest[workflow_id] = beat
@@ -32,6 +35,10 @@ class Inbox:
             mine = self._put
             self._wake()
             self._changed.wait_for(lambda: self._served >= mine, timeout_s)
+
+    def heard(self, workflow_id: int) -> int:
+        """How many beats of the workflow's drivers there were so far, with news or without."""
+        return self._heard.get(workflow_id, 0)
 
     def wake(self) -> None:
         """Tick now rather than at the end of the pause."""

@@ -43,7 +43,8 @@ def wire(settings: Settings, store: Store, outside: Outside) -> Services:
     providers = {name: _unblocking(one, inbox) for name, one in outside.providers.items()}
     fleet = Fleet(settings.pools(), providers, _limits(settings))
     places = Places(settings.state_dir, settings.socket)
-    drivers = Drivers(store, LocalDrivers(places, deployment, program=outside.driver_program))
+    programs = LocalDrivers(places, deployment, program=outside.driver_program)
+    drivers = Drivers(store, programs, inbox.heard)
     storage = StorageHold()
     monitor = Monitor(
         store,

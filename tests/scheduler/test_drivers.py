@@ -1,8 +1,11 @@
 """One driver for each workflow with something to run: started once, found again, replaced."""
 
 import os
+import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,41 @@ def test_a_dead_driver_is_replaced_and_its_nodes_end(world: World) -> None:
     world.programs.kill(1)
     world.until(lambda: len(world.runs()) == 2 and world.at() is RUNNING)
     assert not before & world.cloud.up()
+
+
+def test_a_driver_that_says_nothing_for_long_is_killed_and_replaced(world: World) -> None:
+    """What its last beat told would count for ever: that its nodes answer, and that it runs."""
+    world.submit()
+    world.until_state(RUNNING)
+    frozen = world.programs.of(1)
+    frozen.mute = True
+    world.tick(30, seconds=9.0)
+    assert world.programs.of(1) is frozen
+    world.tick(10, seconds=9.0)
+    world.until(lambda: len(world.runs()) == 2 and world.at() is RUNNING)
+    assert world.programs.of(1) is not frozen
+    told = [event.text for event in world.events() if event.kind == "driver_silent"]
+    assert told == ["the driver is silent: process 101 has said nothing for 300 s: it is killed"]
+
+
+def test_a_broker_that_slept_holds_the_silence_against_nobody(world: World) -> None:
+    world.submit()
+    world.until_state(RUNNING)
+    driver = world.programs.of(1)
+    driver.mute = True
+    for _ in range(6):
+        world.tick(10, seconds=9.0)
+        world.restart()
+    world.tick(20, seconds=3600.0)
+    assert world.programs.of(1) is driver
+
+
+def test_a_driver_without_news_is_not_silent(world: World) -> None:
+    world.submit()
+    world.until_state(RUNNING)
+    driver = world.programs.of(1)
+    world.tick(60, seconds=9.0)
+    assert world.programs.of(1) is driver
 
 
 def test_a_driver_is_adopted_by_the_next_broker(world: World) -> None:
@@ -115,7 +153,8 @@ def real(make_world: MakeWorld, tmp_path: Path) -> Iterator[tuple[World, Drivers
     (tmp_path / "log").mkdir()
     sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
     local = LocalDrivers(Places(tmp_path, tmp_path / "api.sock"), "d", program=sleeper)
-    yield world, Drivers(world.store, local), local
+    heard: Counter[int] = Counter()
+    yield world, Drivers(world.store, local, lambda workflow: heard[workflow]), local
     for child in local._children.values():
         child.kill()
         child.wait(20)
@@ -177,3 +216,23 @@ def test_a_submitter_without_an_account_stops_nobody_else(
     drivers.tick(world.now)
     with world.store.read() as session:
         assert driver_rows.get(session, 2).pid is not None
+
+
+def test_a_frozen_process_is_killed_and_another_one_started(
+    real: tuple[World, Drivers, LocalDrivers],
+) -> None:
+    world, drivers, local = real
+    world.submit()
+    drivers.tick(world.now)
+    first = _record(world)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGSTOP)
+    for seconds in range(0, 310, 10):
+        drivers.tick(world.now + timedelta(seconds=seconds))
+    process = processes.Process(first.pid, first.started_ticks or 0)
+    wait_until(lambda: not local.alive(process))
+    for seconds in (320, 330):
+        drivers.tick(world.now + timedelta(seconds=seconds))
+    second = _record(world)
+    assert second.pid not in (None, first.pid)
+    assert second.epoch == first.epoch + 1

@@ -266,8 +266,11 @@ class PlayedPrograms:
         (found,) = [d for d in self.drivers.values() if d.workflow == workflow]
         return found
 
+    def end(self, process: Process) -> None:
+        del self.drivers[process.pid]
+
     def kill(self, workflow: int) -> None:
-        del self.drivers[self.of(workflow).process.pid]
+        self.end(self.of(workflow).process)
 
 
 class World:
@@ -409,14 +412,15 @@ class World:
 
     def _wired(self) -> Services:
         fleet = Fleet(self.pools, {"fake": self.wrap(self.cloud)}, self.limits)
-        drivers = Drivers(self.store, self.programs)
+        inbox = Inbox()
+        drivers = Drivers(self.store, self.programs, inbox.heard)
         deployment = self.store.deployment()
         storage = StorageHold()
         ending, sizing = Ending(self.retry, self.pools), Sizing(site={})
         monitor = Monitor(self.store, fleet, ending, sizing, storage)
         return Services(
             fleet=fleet,
-            inbox=Inbox(),
+            inbox=inbox,
             monitor=monitor,
             player=Player(self.store, NoReclaims()),
             dispatch=Dispatch(
