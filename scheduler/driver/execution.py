@@ -4,33 +4,31 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from scsched.cluster.attempt import AttemptSpec, as_json
 from scsched.cluster.dask_cluster import DaskCluster, NodeLost
 from scsched.scheduler.driver import watch
-from scsched.scheduler.driver.gangcheck import GangCheck, preflight_token
+from scsched.scheduler.driver.gangcheck import GangCheck
+from scsched.scheduler.driver.halt import Halt
 from scsched.scheduler.driver.keeper import KeeperError, Prepared
 from scsched.scheduler.driver.members import Gathered, Members
+from scsched.scheduler.driver.outcome import Outcome, Trace
 from scsched.scheduler.driver.project import Project
 from scsched.scheduler.driver.storage import ProjectStorage
 from scsched.scheduler.protocol import (
     EndReport,
     Hint,
-    InputReport,
     Phase,
     RunOrder,
     RunReport,
 )
-from scsched.steps.spec import Resume
 
 log = logging.getLogger("scsched.driver")
 LOOK_S = 1.0
 JOIN_POLL_S = 0.05
 STORAGE_POLL_S = 5.0
-STOP_TRIES = 3
 
 _HINT_OF_STOP = {"STALLED": Hint.STALLED, "TIMEOUT": Hint.TIMEOUT}
 
@@ -57,13 +55,12 @@ class Execution:
         self._scratch_root = scratch_root
         self._news = news
         self._phase = Phase.WAITING
-        self._prepared: Prepared | None = None
-        self._progress: dict[str, Any] | None = None
+        self._trace = Trace()
+        self._outcome = Outcome(order, project, self._trace)
+        self._halt = Halt(order, cluster, members)
         self._end: EndReport | None = None
         self._stopping = ""
         self._stop_after = order.stop_after
-        self._in_time = False
-        """It was stopped between two iterations: none is lost."""
         self._gone: frozenset[str] = frozenset()
         """Nodes of the gang that are gone as the broker says."""
         self._task = asyncio.ensure_future(self._run())
@@ -78,8 +75,8 @@ class Execution:
             epoch=self._order.epoch,
             phase=self._phase,
             object_id=self._project.ids.get(self._order.ref),
-            job_dir=str(self._prepared.job_dir) if self._prepared else None,
-            progress=self._progress,
+            job_dir=str(self._trace.job_dir) if self._trace.job_dir else None,
+            progress=self._trace.progress,
             end=self._end,
         )
 
@@ -119,17 +116,21 @@ class Execution:
             self._stop_task = asyncio.ensure_future(self._end_everywhere())
 
     def _part_with(self, gone: frozenset[str]) -> None:
-        """mpirun and Dask notice it too, a quarter of a minute later. A run that has not begun
-        is the broker's to give other nodes."""
-        if gone <= self._gone or self._phase is not Phase.RUNNING:
+        """mpirun and Dask notice it too, a quarter of a minute later."""
+        if gone <= self._gone:
             return
         self._gone = gone
         log.warning("run %d: the broker says that %s is gone", self._order.run, _names_of(gone))
         self._parting = asyncio.ensure_future(self._go_without(gone))
 
     async def _go_without(self, gone: frozenset[str]) -> None:
+        """A run that has not begun is the broker's to give other nodes."""
         await self._cluster.forget(sorted(gone))
-        await self._end_everywhere()
+        if self._phase is Phase.RUNNING:
+            await self._end_everywhere()
+
+    def _complete(self) -> None:
+        self._enter(Phase.COMPLETING)
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -156,8 +157,9 @@ class Execution:
         await self._project.wait()
         await self._nodes_up()
         if self._order.interactive:
-            return await self._taken_over()
-        prepared = self._prepared = await self._project.prepare(
+            self._complete()
+            return await self._outcome.taken_over()
+        prepared = self._trace.prepared = await self._project.prepare(
             self._order.ref,
             attempt=self._order.attempt,
             ranks=self._order.ranks,
@@ -166,7 +168,7 @@ class Execution:
         )
         await self._check_storage()
         gathered = await self._members.gather(self._names, self._order.ranks, self._order.token)
-        if self._is_dear:
+        if self._halt.is_dear:
             await self._check_gang(gathered)
         self._enter(Phase.RUNNING)
         watcher = watch.Watcher(prepared, self._order.attempt)
@@ -182,15 +184,10 @@ class Execution:
         await self._end_everywhere()
         if self._stopping:
             hint = _HINT_OF_STOP.get(self._stopping, Hint.STOPPED)
-            return await self._ended_badly(hint, result, self._stopping)
+            return await self._outcome.bad(hint, result, self._stopping)
         if self._gone and result["exit_code"] != 0:
             raise NodeLost(f"{_names_of(self._gone)} is gone")
-        return await self._judge(prepared, result)
-
-    @property
-    def _is_dear(self) -> bool:
-        """RELION's iterations under MPI take minutes to days: worth two seconds of looking."""
-        return self._order.ranks > 1 and self._order.resume == Resume.ITERATION
+        return await self._outcome.of(prepared, result, self._complete)
 
     async def _check_storage(self) -> None:
         """Wait while the storage takes no work; nodes that do not see it are sent away.
@@ -236,117 +233,19 @@ class Execution:
         while not set(self._names) <= self._cluster.nodes_up().keys():
             await asyncio.sleep(JOIN_POLL_S)
 
-    async def _taken_over(self) -> EndReport:
-        """A person did it in Scipion: nothing is run, but it has to be there."""
-        self._enter(Phase.COMPLETING)
-        finished = await self._project.finish(self._order.ref)
-        if finished.status == "finished" and not finished.error:
-            return EndReport(hint=Hint.COMPLETED, exit_code=0, detail=finished.summary)
-        return EndReport(
-            hint=Hint.FAILED,
-            detail=f"in Scipion it is {finished.status}, not finished: "
-            "do it there, then resubmit this step",
-        )
-
-    async def _judge(self, prepared: Prepared, result: Mapping[str, Any]) -> EndReport:
-        """Exit code 0 is not success: the outputs must be there."""
-        if result["timed_out"]:
-            return await self._ended_badly(Hint.TIMEOUT, result, "wall time used up")
-        if result["exit_code"] == 0:
-            # Scipion ends with 0 also when its protocol has failed.
-            finished = await self._project.finish(self._order.ref)
-            if finished.status != "finished":
-                return await self._failed_inside(prepared, result, finished.error)
-            self._enter(Phase.COMPLETING)
-            problem = finished.error or await asyncio.to_thread(
-                watch.output_problem, prepared, finished
-            )
-            if not problem:
-                end = await self._with_iterations(Hint.COMPLETED, result, finished.summary)
-                return end.model_copy(update={"inputs": await self._made_inputs()})
-            return await self._ended_badly(Hint.FAILED, result, problem)
-        detail = await asyncio.to_thread(watch.last_words, prepared, result)
-        return await self._ended_badly(_hint_of_failure(result), result, detail)
-
-    async def _failed_inside(
-        self, prepared: Prepared, result: Mapping[str, Any], error: str
-    ) -> EndReport:
-        """A program that Scipion had started failed; what Scipion says of it is the last line."""
-        told = {**result, "exit_code": watch.exit_code_in(error, result["exit_code"])}
-        detail = await asyncio.to_thread(watch.words_and, prepared, error)
-        return await self._ended_badly(_hint_of_failure(result), told, detail)
-
-    async def _made_inputs(self) -> dict[str, InputReport]:
-        """How large the inputs of the next steps are: their memory follows from it."""
-        made = {}
-        for child in self._project.children(self._order.ref):
-            try:
-                inputs = await self._project.inputs(child)
-            except KeeperError as exc:  # it starts with what is known from its parameters
-                log.warning("run %d: inputs of step %s: %s", self._order.run, child, exc)
-                continue
-            made[child] = InputReport(particles=inputs.particles, box_px=inputs.box_px)
-        return made
-
-    async def _ended_badly(self, hint: Hint, result: Mapping[str, Any], detail: str) -> EndReport:
-        message = detail.splitlines()[-1] if detail else str(hint)
-        try:
-            await self._project.fail(self._order.ref, message, aborted=hint is Hint.STOPPED)
-        except KeeperError as exc:  # the end itself is what the broker has to know
-            log.warning("run %d: Scipion was not told of its end: %s", self._order.run, exc)
-        return await self._with_iterations(hint, result, detail)
-
-    async def _with_iterations(
-        self, hint: Hint, result: Mapping[str, Any], detail: str
-    ) -> EndReport:
-        told = (
-            await asyncio.to_thread(
-                watch.iterations, self._prepared, self._progress, self._order.attempt
-            )
-            if self._prepared
-            else watch.Iterations()
-        )
-        return EndReport(
-            hint=hint,
-            exit_code=result.get("exit_code"),
-            signal=result.get("signal"),
-            detail=detail[-7000:],
-            resumed_from=told.resumed_from,
-            iterations_done=told.done,
-            iterations_lost=0 if hint is Hint.COMPLETED or self._in_time else told.lost,
-        )
-
     async def _after_loss(self, loss: NodeLost) -> EndReport:
         await self._end_everywhere()
-        return await self._ended_badly(Hint.NODE_LOST, {}, str(loss))
+        return await self._outcome.bad(Hint.NODE_LOST, {}, str(loss))
 
     async def _end_everywhere(self) -> None:
-        """No process of the attempt survives it on any node of the gang that is left."""
-        tokens = [self._order.token, *([preflight_token(self._order.token)] * self._is_dear)]
-        for token in tokens:
-            await self._stop_on_nodes(token)
-        await self._members.part(self._names, self._order.token)
-
-    async def _stop_on_nodes(self, token: str) -> None:
-        """A node that hangs is asked again, until it answers or Dask has given it up."""
-        for _ in range(STOP_TRIES):
-            try:
-                await self._cluster.stop(
-                    self._names,
-                    token,
-                    grace_s=self._order.stop_grace_s if self._stopping else 0.0,
-                    job_dir=self._prepared.job_dir if self._prepared else None,
-                )
-            except TimeoutError:
-                log.warning("run %d: a node does not answer to stop", self._order.run)
-            else:
-                return
+        grace_s = self._order.stop_grace_s if self._stopping else 0.0
+        await self._halt.everywhere(grace_s, self._trace.job_dir)
 
     async def _look(self, watcher: watch.Watcher) -> bool:
         """Take note of its progress; whether its output has grown."""
         look = await asyncio.to_thread(watcher.look)
-        if look.progress is not None and look.progress != self._progress:
-            self._progress = look.progress
+        if look.progress is not None and look.progress != self._trace.progress:
+            self._trace.progress = look.progress
             self._news()
         return look.grew
 
@@ -357,7 +256,7 @@ class Execution:
             await asyncio.sleep(LOOK_S)
             grew = await self._look(watcher)
             if not self._stopping and await self._is_far_enough(watcher):
-                self._in_time = True
+                self._trace.in_time = True
                 self._stop(f"stopped after iteration {self._stop_after}, which is whole")
             now = time.monotonic()
             if grew:
@@ -373,7 +272,7 @@ class Execution:
 
     async def _is_far_enough(self, watcher: watch.Watcher) -> bool:
         """Whether the iteration is certified, not merely written, that it is to stop after."""
-        written = (self._progress or {}).get("checkpoint")
+        written = (self._trace.progress or {}).get("checkpoint")
         if self._stop_after is None or written is None or written < self._stop_after:
             return False
         return await asyncio.to_thread(watcher.certified, self._stop_after)
@@ -400,7 +299,3 @@ class Execution:
 
 def _names_of(nodes: frozenset[str]) -> str:
     return ", ".join(sorted(nodes))
-
-
-def _hint_of_failure(result: Mapping[str, Any]) -> Hint:
-    return Hint.OUT_OF_MEMORY if result.get("oom") else Hint.FAILED
