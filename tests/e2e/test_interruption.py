@@ -112,6 +112,33 @@ def test_an_iteration_that_fits_into_a_notice_is_finished_and_none_is_lost(
     site.client.act("cancel", str(workflow))
 
 
+def test_a_classification_that_lost_a_node_grows_again_between_two_iterations(
+    site: Site, data: Path, tmp_path: Path
+) -> None:
+    """It has so many iterations to go that a second node saves minutes."""
+    document = boxes.document(
+        boxes.particles(data), boxes.classes_2d(iterations=500, numberOfMpi=3)
+    )
+    schedule = f"{CLASSES}@it3:kill1"
+    workflow = site.submit(document, project=tmp_path / "project", play_spot=schedule, exact="off")
+    wait_until(
+        "an iteration of the third run",
+        lambda: site.step(workflow, CLASSES),
+        lambda step: len(step["runs"]) == 3 and step["state"] == "RUNNING" and iteration_of(step),
+        sites.STEP_S,
+    )
+    first, narrow, wide = site.runs(workflow, CLASSES)
+    assert [run["nodes"] for run in (first, narrow, wide)] == [2, 1, 2]
+    assert (narrow["end_reason"], narrow["iterations_lost"]) == ("PREEMPTED", 0)
+    events = site.client.events(workflow=workflow)["items"]
+    (asked,) = [event["text"] for event in events if event["kind"] == "stop_after_asked"]
+    assert "joins it: 2 nodes instead of 1, which saves about" in asked
+    reached = int(narrow["resumed_from"] or 0) + narrow["iterations_done"]
+    assert f"asked to stop after iteration {reached}:" in asked
+    site.client.act("cancel", str(workflow))
+    site.wait_for_step(workflow, CLASSES, "CANCELLED")
+
+
 def nodes_of(site: Site, workflow: int) -> "list[schema.Node]":
     return [node for node in site.client.nodes(ended=True)["items"] if node["workflow"] == workflow]
 
