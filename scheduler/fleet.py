@@ -19,7 +19,7 @@ from scsched.cluster.provider import (
     Seen,
     Traits,
 )
-from scsched.scheduler import candidates
+from scsched.scheduler import candidates, holds
 from scsched.scheduler.background import Background
 from scsched.scheduler.caps import Limits
 from scsched.scheduler.holds import Hold, Holds
@@ -220,7 +220,19 @@ class Fleet:
 
     def holds(self, now: datetime) -> Mapping[str, Hold]:
         """Pools in which nothing is launched now, and why."""
-        return self._holds.at(now)
+        return {**self._unpriced(now), **self._holds.at(now)}
+
+    def _unpriced(self, now: datetime) -> dict[str, Hold]:
+        """Spot pools of which nobody has told a price yet: nothing could be capped or compared."""
+        return {
+            pool.name: holds.unpriced(pool.name, pool.provider, now)
+            for pool in self.pools
+            if pool.market is Market.SPOT
+            and not (pool.usd_per_hour or any(pool.prices.values()))
+            and not self._prices.get(pool.provider, {}).get(Market.SPOT)
+            and (traits := self.traits(pool.provider)) is not None
+            and traits.tells_spot_prices
+        }
 
 
 def _grouped(requests: Iterable[LaunchRequest]) -> dict[str, list[LaunchRequest]]:

@@ -56,7 +56,7 @@ _GONE = "InvalidInstanceID.NotFound"
 class Ec2Provider:
     """Instances of one deployment in one region; may be used from any thread."""
 
-    traits = Traits(remote=True, listing_lag_s=60.0, stranger_grace_s=300.0)
+    traits = Traits(remote=True, listing_lag_s=60.0, stranger_grace_s=300.0, tells_spot_prices=True)
 
     def __init__(self, site: Site, deployment: str) -> None:
         self.site = site
