@@ -158,6 +158,17 @@ class Fleet:
             except ProviderError as exc:
                 log.warning("provider %s: terminate: %s", name, exc)
 
+    def end(self, provider: str, tokens: Sequence[str]) -> None:
+        """End nodes and hear how that went. Blocks, for any thread but the one that ticks.
+
+        :raises ProviderError: any of them may still run.
+        """
+        found = self._providers[provider]
+        if isinstance(found, Background):
+            found.end(tokens)
+        else:
+            found.terminate(tokens)
+
     def close(self) -> None:
         """Stop the threads that call remote providers."""
         for provider in self._providers.values():
