@@ -162,6 +162,7 @@ class Desk:
         python = self._settings.scipion.python
         if python is None:
             raise ConfigError("scipion.python is not set", hint="run: scsched setup scipion")
+        storage = self._settings.storage_of(record.project)
         return Assignment(
             workflow=workflow,
             name=record.name,
@@ -174,8 +175,8 @@ class Desk:
             listen=self._settings.network.address,
             remote=self._settings.remote,
             storages=self._settings.storage_paths,
-            storage_min_free_gib=self._settings.min_free_gib,
-            storage_floor_mib_per_s=self._settings.floor_mib_per_s,
+            storage_min_free_gib=storage.min_free_gib if storage else 0.0,
+            storage_floor_mib_per_s=storage.floor_mib_per_s if storage else 0.0,
         )
 
     def beat(self, workflow: int, beat: Beat, peer: Peer) -> Orders:

@@ -154,6 +154,27 @@ def test_cores_and_memory_of_one_s_own_leave_the_gpus_of_the_type(
 
 
 @pytest.mark.parametrize(
+    ("project", "min_free_gib"),
+    [
+        ("/shared/a/project", 100),
+        ("/shared/fast/project", 7),
+        ("/shared/fast/../slow/project", 100),
+        ("/shared2/project", None),
+        (None, 100),
+    ],
+)
+def test_a_project_has_the_terms_of_the_storage_that_it_is_on(
+    project: str | None, min_free_gib: float | None, file: Path, tmp_path: Path
+) -> None:
+    file.write_text(
+        '[storage.large]\npath = "/shared"\nmin_free_gib = 100\n'
+        '[storage.fast]\npath = "/shared/fast"\nmin_free_gib = 7\n'
+    )
+    found = load(file, environ(tmp_path)).storage_of(project)
+    assert (found and found.min_free_gib) == min_free_gib
+
+
+@pytest.mark.parametrize(
     "kind",
     ["gcp", "azure", "digitalocean", "hetzner", "ibm", "nebius", "fargate", "ecs"],
 )
