@@ -188,6 +188,10 @@ class Fleet:
         first = ordered[0] if ordered else Candidate(next(iter(pool.types), ""), wanted)
         return first, candidates.price_of(pool, first, prices)
 
+    def costs(self) -> dict[str, Decimal]:
+        """US dollars an hour of one more node now, by pool name. For any thread."""
+        return {pool.name: self.first_candidate(pool)[1] for pool in self.pools}
+
     def next_candidate(self, pool: Pool, zone: str = "") -> tuple[Candidate, Decimal] | None:
         """One that was not refused lately; None: there is none left."""
         prices, refused = self._known(pool)
