@@ -118,7 +118,8 @@ class Audit:
 
 def _silent(census: Census) -> Iterable[Difference]:
     for name in sorted(census.silent):
-        yield Difference("silent", f"provider {name} does not answer", name)
+        why = f": {census.errors[name]}" if name in census.errors else ""
+        yield Difference("silent", f"provider {name} does not answer{why}", name)
 
 
 def _listed(census: Census, known: Mapping[str, NodeRec]) -> Iterable[Difference]:

@@ -38,6 +38,8 @@ class Census:
     notices: Mapping[str, Notice]
     provider_of: Mapping[str, str] = field(default_factory=dict)
     """Name of the provider that listed the node, by launch token."""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """What kept a silent provider from answering, where it is known."""
     listing: Mapping[str, int] = field(default_factory=dict)
     """Number of each provider's listing. The same number in two censuses is one and the same
     listing, which proves nothing twice."""
@@ -60,6 +62,8 @@ class Fleet:
         self._taken_at = 0.0
         self._asked: set[str] = set()
         self._listings = 0
+        self._silent: frozenset[str] = frozenset()
+        """As last told: a silence is logged once."""
         self._holds = Holds()
         self._refused: dict[str, dict[Candidate, datetime]] = {}
         self._prices: dict[str, dict[Market, dict[Candidate, Decimal]]] = {}
@@ -90,17 +94,23 @@ class Fleet:
         """The providers' own lists as they are now, without notices. Blocks, for any thread."""
         seen: dict[str, Seen] = {}
         provider_of: dict[str, str] = {}
-        silent = set()
+        errors: dict[str, str] = {}
         for name, provider in self._providers.items():
             try:
                 listed = provider.fresh() if isinstance(provider, Background) else provider.list()
             except ProviderError as exc:
                 log.warning("provider %s does not answer: %s", name, exc)
-                silent.add(name)
+                errors[name] = str(exc)
                 continue
             seen |= {node.token: node for node in listed}
             provider_of |= dict.fromkeys((node.token for node in listed), name)
-        return Census(seen=seen, silent=frozenset(silent), notices={}, provider_of=provider_of)
+        return Census(
+            seen=seen,
+            silent=frozenset(errors),
+            notices={},
+            provider_of=provider_of,
+            errors=errors,
+        )
 
     def _counted(self) -> Census:
         seen: dict[str, Seen] = {}
@@ -116,12 +126,14 @@ class Fleet:
                 listing[name] = self._number(provider)
                 notices |= {notice.token: notice for notice in provider.notices()}
             except ProviderError as exc:
-                log.warning("provider %s does not answer: %s", name, exc)
+                if name not in self._silent:
+                    log.warning("provider %s does not answer: %s", name, exc)
                 silent[name] = f"provider {name} does not answer: {exc}"
         self._holds.set_silent(
             {one.name: silent[one.provider] for one in self.pools if one.provider in silent}
         )
-        return Census(seen, frozenset(silent), notices, provider_of, listing)
+        self._silent = frozenset(silent)
+        return Census(seen, self._silent, notices, provider_of, listing=listing)
 
     def _number(self, provider: Provider) -> int:
         """Of the listing that it gave just now."""

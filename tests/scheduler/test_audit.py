@@ -131,7 +131,17 @@ def test_a_silent_provider_is_a_difference(world: World) -> None:
             "node": None,
             "provider": "fake",
             "provider_id": None,
-            "sentence": "provider fake does not answer",
+            "sentence": "provider fake does not answer: no answer",
             "fixed": False,
         }
     ]
+
+
+def test_a_silence_is_logged_once_for_as_long_as_it_lasts(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        world.cloud.fail("list", Unreachable("no answer"), times=5)
+        world.tick(6)
+    said = [one.message for one in caplog.records if "does not answer" in one.message]
+    assert said == ["provider fake does not answer: no answer"] * 2
