@@ -210,6 +210,8 @@ class Traits:
     """How long after a launch listings may lack the node, or show another's old state."""
     stranger_grace_s: float
     """How old a node must be that no record knows, until it is ended as an orphan."""
+    tells_spot_prices: bool = False
+    """`prices` has something to say of every spot pool."""
 
 
 class Provider(Protocol):

@@ -9,7 +9,7 @@ Every verb may be repeated: a node that is past it is left alone.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -141,7 +141,7 @@ def launched(
             [nodes.c.id == birth.node_id, nodes.c.launched_at.is_(None), _LIVE],
             provider_id=birth.provider_id,
             launched_at=at,
-            priced_until=at,
+            priced_until=at - _HOUR,
             state=case(
                 (nodes.c.state == NodeState.REQUESTED, literal(NodeState.STARTING, _STATE)),
                 else_=nodes.c.state,
@@ -226,6 +226,8 @@ def ended(
 
 
 _STATE = nodes.c.state.type
+_HOUR = timedelta(hours=1)
+"""The first one does not follow the provider's prices yet."""
 
 
 def _not_before_launch(now: datetime) -> ColumnElement[datetime]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from scsched.cluster.provider import NodeState, Seen
+from scsched.cluster.provider import NodeState, ProviderError, Seen
 from scsched.db import audit as records
 from scsched.db import nodes as node_rows
 from scsched.db.nodes import NodeRec
@@ -97,8 +97,7 @@ class Audit:
             with self._store.write() as session:
                 text = f"{one.seen.provider_id} ({one.seen.token}) is ended by an audit"
                 records.tell(session, "stranger_ended", text, now, one.node)
-            self._fleet.terminate({one.provider: [one.seen.token]})
-            return replace(one, fixed=True)
+            return self._ended(one, one.seen.token)
         if one.kind in ("missing", "state") and one.node is not None:
             ended_at = one.seen.ended_at if one.seen else None
             why = (one.seen.reason if one.seen else "") or "lost"
@@ -107,10 +106,20 @@ class Audit:
             return replace(one, fixed=True)
         return one
 
+    def _ended(self, one: Difference, token: str) -> Difference:
+        """Mended only where its provider has taken it."""
+        try:
+            self._fleet.end(one.provider, [token])
+        except ProviderError as exc:
+            log.warning("%s: %s", one.sentence, exc)
+            return replace(one, sentence=f"{one.sentence}; it could not be ended: {exc}")
+        return replace(one, fixed=True)
+
 
 def _silent(census: Census) -> Iterable[Difference]:
     for name in sorted(census.silent):
-        yield Difference("silent", f"provider {name} does not answer", name)
+        why = f": {census.errors[name]}" if name in census.errors else ""
+        yield Difference("silent", f"provider {name} does not answer{why}", name)
 
 
 def _listed(census: Census, known: Mapping[str, NodeRec]) -> Iterable[Difference]:

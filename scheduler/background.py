@@ -146,6 +146,14 @@ class Background:
         """
         return self._caller.call(self._provider.list)
 
+    def end(self, tokens: Sequence[str]) -> None:
+        """As `terminate`, but blocks.
+
+        :raises ProviderError: any of them may still run.
+        """
+        self._caller.call(lambda: self._provider.terminate(tokens))
+        self._watcher.poke()
+
     def terminate(self, tokens: Sequence[str]) -> None:
         """See `Provider.terminate`; an error is logged, and healed by the repetition."""
         self._start()

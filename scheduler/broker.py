@@ -1,6 +1,6 @@
 """Match a step to a pool and to nodes in it. Pure: reads its arguments, returns a decision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from os.path import normpath
@@ -48,10 +48,6 @@ class Placement:
     """Of the reused nodes, those that are on their way still."""
     zone: str = ""
     """Where new nodes have to be, beside the reused ones; empty: anywhere."""
-
-    @property
-    def usd_per_hour(self) -> Decimal:
-        return self.layout.nodes * self.pool.usd_per_hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +104,14 @@ def _refusal(fitting: Sequence[str], misfits: dict[str, str], room: Room) -> Unp
     return Unplaceable(PendingReason.RESOURCES, f"waits for nodes in {names}", tuple(launching))
 
 
-def feasible(want: Want, pools: Sequence[Pool]) -> Placement | Unplaceable:
-    """What `place` would say if nothing else were running: for the plan before a submission."""
-    return place(want, pools, Room())
+def feasible(
+    want: Want, pools: Sequence[Pool], prices: Mapping[str, Decimal] | None = None
+) -> Placement | Unplaceable:
+    """What `place` would say if nothing else were running: for the plan before a submission.
+
+    :param prices: US dollars an hour of a node, by pool name, where it is not as configured.
+    """
+    return place(want, pools, Room(prices=prices or {}))
 
 
 def layout_within(want: Want, pool: Pool, pools: Sequence[Pool], nodes: int) -> Layout | None:

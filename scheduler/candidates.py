@@ -44,13 +44,19 @@ def untried(
 ) -> tuple[Candidate, ...]:
     """As `order`, without those refused in the last ten minutes."""
     found = [one for one in _of_zone(pool, zone) if not _lately(one, refused, now)]
-    return tuple(sorted(found, key=lambda one: price_of(pool, one, prices)))
+    return tuple(sorted(found, key=lambda one: _cost(pool, one, prices)))
 
 
 def price_of(pool: Pool, candidate: Candidate, prices: Prices) -> Decimal:
     """As the provider says, else as configured for the type, else for the pool."""
     configured = pool.prices.get(candidate.kind, pool.usd_per_hour)
     return prices.get(candidate, configured)
+
+
+def _cost(pool: Pool, candidate: Candidate, prices: Prices) -> tuple[bool, Decimal]:
+    """What has no price where others have one is not free: it comes behind them."""
+    usd_per_hour = price_of(pool, candidate, prices)
+    return not usd_per_hour and candidate not in prices, usd_per_hour
 
 
 def has_choice(pool: Pool) -> bool:

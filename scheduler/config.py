@@ -9,7 +9,8 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path
+from os.path import normpath
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -132,15 +133,13 @@ class Settings(Strict):
         """Where nodes of other machines find projects."""
         return tuple(storage.path for storage in self.storage.values()) if self.remote else ()
 
-    @property
-    def min_free_gib(self) -> float:
-        """What has to stay free where projects are."""
-        return max((storage.min_free_gib for storage in self.storage.values()), default=0.0)
-
-    @property
-    def floor_mib_per_s(self) -> float:
-        """Below it a node's storage is too slow to work on."""
-        return max((storage.floor_mib_per_s for storage in self.storage.values()), default=0.0)
+    def storage_of(self, project: str | None) -> StorageConfig | None:
+        """The storage that a project is on; one that its driver will make is on the first."""
+        if project is None:
+            return next(iter(self.storage.values()), None)
+        path = PurePosixPath(normpath(project))
+        over = [one for one in self.storage.values() if path.is_relative_to(normpath(one.path))]
+        return max(over, key=lambda one: len(normpath(one.path)), default=None)
 
     def site_classes(self) -> dict[str, ClassInfo]:
         return {

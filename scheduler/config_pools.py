@@ -104,26 +104,27 @@ class PoolConfig(BaseModel):
 
     def _shape(self, kind: str) -> catalogue.Shape:
         """What a node has: as configured, else the least of its types, else a part of this host."""
-        if self.cores and self.memory_gib:
-            return catalogue.Shape(cores=self.cores, memory_gib=self.memory_gib)
         if kind == registry.LOCAL:
             cores, memory_gib = _machine()
             found = catalogue.Shape(
                 cores=max(1, cores // self.max_nodes), memory_gib=memory_gib / self.max_nodes
             )
         else:
-            known = catalogue.least(kind, self.types)
-            if known is None:
-                raise ConfigError(
-                    f"pool {self.name}: cores and memory of {', '.join(self.types) or 'its nodes'} "
-                    "are not known; set cores and memory_gib"
-                )
-            found = known
+            found = catalogue.least(kind, self.types) or self._told()
         return catalogue.Shape(
             cores=self.cores or found.cores,
             memory_gib=self.memory_gib or found.memory_gib,
             gpus=found.gpus,
             vram_gib=found.vram_gib,
+        )
+
+    def _told(self) -> catalogue.Shape:
+        """:raises ConfigError: it is not."""
+        if self.cores and self.memory_gib:
+            return catalogue.Shape(cores=self.cores, memory_gib=self.memory_gib)
+        raise ConfigError(
+            f"pool {self.name}: cores and memory of {', '.join(self.types) or 'its nodes'} "
+            "are not known; set cores and memory_gib"
         )
 
 

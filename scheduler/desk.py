@@ -41,6 +41,7 @@ class Desk:
             username=steering.username(peer.uid),
             settings=self._settings,
             pools=self._services.fleet.pools,
+            prices=self._services.fleet.costs(),
         )
         workflow_id = None
         if not body.dry_run:
@@ -121,7 +122,7 @@ class Desk:
         with self._store.read() as session:
             rows = queries.node_rows(session, now, live=not ended)
             live = node_rows.live(session)
-        held = self._services.fleet.holds(now)
+        held, costs = self._services.fleet.holds(now), self._services.fleet.costs()
         return {
             "items": [answers.node(row) for row in rows],
             "pools": [
@@ -131,7 +132,7 @@ class Desk:
                     "market": str(pool.market),
                     "max_nodes": pool.max_nodes,
                     **_counts([node for node in live if node.pool == pool.name]),
-                    "usd_per_hour": float(pool.usd_per_hour),
+                    "usd_per_hour": float(costs[pool.name]),
                     "classes": sorted(str(name) for name in pool.classes),
                     "types": list(pool.types),
                     "zones": list(pool.zones),
@@ -162,6 +163,7 @@ class Desk:
         python = self._settings.scipion.python
         if python is None:
             raise ConfigError("scipion.python is not set", hint="run: scsched setup scipion")
+        storage = self._settings.storage_of(record.project)
         return Assignment(
             workflow=workflow,
             name=record.name,
@@ -174,8 +176,8 @@ class Desk:
             listen=self._settings.network.address,
             remote=self._settings.remote,
             storages=self._settings.storage_paths,
-            storage_min_free_gib=self._settings.min_free_gib,
-            storage_floor_mib_per_s=self._settings.floor_mib_per_s,
+            storage_min_free_gib=storage.min_free_gib if storage else 0.0,
+            storage_floor_mib_per_s=storage.floor_mib_per_s if storage else 0.0,
         )
 
     def beat(self, workflow: int, beat: Beat, peer: Peer) -> Orders:
@@ -265,7 +267,7 @@ def _plan_line(one: PlannedStep) -> Json:
         "ranks": layout.ranks if layout else 0,
         "threads": layout.threads if layout else 0,
         "memory_gib": layout.memory_gib_per_node if layout else 0.0,
-        "usd_per_hour": float(one.placement.usd_per_hour) if one.placement else 0.0,
+        "usd_per_hour": float(one.usd_per_hour),
     }
 
 

@@ -19,7 +19,7 @@ from scsched.cluster.provider import (
     Seen,
     Traits,
 )
-from scsched.scheduler import candidates
+from scsched.scheduler import candidates, holds
 from scsched.scheduler.background import Background
 from scsched.scheduler.caps import Limits
 from scsched.scheduler.holds import Hold, Holds
@@ -38,6 +38,8 @@ class Census:
     notices: Mapping[str, Notice]
     provider_of: Mapping[str, str] = field(default_factory=dict)
     """Name of the provider that listed the node, by launch token."""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """What kept a silent provider from answering, where it is known."""
     listing: Mapping[str, int] = field(default_factory=dict)
     """Number of each provider's listing. The same number in two censuses is one and the same
     listing, which proves nothing twice."""
@@ -60,6 +62,8 @@ class Fleet:
         self._taken_at = 0.0
         self._asked: set[str] = set()
         self._listings = 0
+        self._silent: frozenset[str] = frozenset()
+        """As last told: a silence is logged once."""
         self._holds = Holds()
         self._refused: dict[str, dict[Candidate, datetime]] = {}
         self._prices: dict[str, dict[Market, dict[Candidate, Decimal]]] = {}
@@ -90,17 +94,23 @@ class Fleet:
         """The providers' own lists as they are now, without notices. Blocks, for any thread."""
         seen: dict[str, Seen] = {}
         provider_of: dict[str, str] = {}
-        silent = set()
+        errors: dict[str, str] = {}
         for name, provider in self._providers.items():
             try:
                 listed = provider.fresh() if isinstance(provider, Background) else provider.list()
             except ProviderError as exc:
                 log.warning("provider %s does not answer: %s", name, exc)
-                silent.add(name)
+                errors[name] = str(exc)
                 continue
             seen |= {node.token: node for node in listed}
             provider_of |= dict.fromkeys((node.token for node in listed), name)
-        return Census(seen=seen, silent=frozenset(silent), notices={}, provider_of=provider_of)
+        return Census(
+            seen=seen,
+            silent=frozenset(errors),
+            notices={},
+            provider_of=provider_of,
+            errors=errors,
+        )
 
     def _counted(self) -> Census:
         seen: dict[str, Seen] = {}
@@ -116,12 +126,14 @@ class Fleet:
                 listing[name] = self._number(provider)
                 notices |= {notice.token: notice for notice in provider.notices()}
             except ProviderError as exc:
-                log.warning("provider %s does not answer: %s", name, exc)
+                if name not in self._silent:
+                    log.warning("provider %s does not answer: %s", name, exc)
                 silent[name] = f"provider {name} does not answer: {exc}"
         self._holds.set_silent(
             {one.name: silent[one.provider] for one in self.pools if one.provider in silent}
         )
-        return Census(seen, frozenset(silent), notices, provider_of, listing)
+        self._silent = frozenset(silent)
+        return Census(seen, self._silent, notices, provider_of, listing=listing)
 
     def _number(self, provider: Provider) -> int:
         """Of the listing that it gave just now."""
@@ -158,6 +170,17 @@ class Fleet:
             except ProviderError as exc:
                 log.warning("provider %s: terminate: %s", name, exc)
 
+    def end(self, provider: str, tokens: Sequence[str]) -> None:
+        """End nodes and hear how that went. Blocks, for any thread but the one that ticks.
+
+        :raises ProviderError: any of them may still run.
+        """
+        found = self._providers[provider]
+        if isinstance(found, Background):
+            found.end(tokens)
+        else:
+            found.terminate(tokens)
+
     def close(self) -> None:
         """Stop the threads that call remote providers."""
         for provider in self._providers.values():
@@ -176,6 +199,10 @@ class Fleet:
         ordered = candidates.order(pool, prices, refused, self._now, zone=wanted)
         first = ordered[0] if ordered else Candidate(next(iter(pool.types), ""), wanted)
         return first, candidates.price_of(pool, first, prices)
+
+    def costs(self) -> dict[str, Decimal]:
+        """US dollars an hour of one more node now, by pool name. For any thread."""
+        return {pool.name: self.first_candidate(pool)[1] for pool in self.pools}
 
     def next_candidate(self, pool: Pool, zone: str = "") -> tuple[Candidate, Decimal] | None:
         """One that was not refused lately; None: there is none left."""
@@ -220,7 +247,19 @@ class Fleet:
 
     def holds(self, now: datetime) -> Mapping[str, Hold]:
         """Pools in which nothing is launched now, and why."""
-        return self._holds.at(now)
+        return {**self._unpriced(now), **self._holds.at(now)}
+
+    def _unpriced(self, now: datetime) -> dict[str, Hold]:
+        """Spot pools of which nobody has told a price yet: nothing could be capped or compared."""
+        return {
+            pool.name: holds.unpriced(pool.name, pool.provider, now)
+            for pool in self.pools
+            if pool.market is Market.SPOT
+            and not (pool.usd_per_hour or any(pool.prices.values()))
+            and not self._prices.get(pool.provider, {}).get(Market.SPOT)
+            and (traits := self.traits(pool.provider)) is not None
+            and traits.tells_spot_prices
+        }
 
 
 def _grouped(requests: Iterable[LaunchRequest]) -> dict[str, list[LaunchRequest]]:

@@ -69,3 +69,12 @@ def after(error: ProviderError, pool: str, now: datetime) -> Hold | None:
 
 def over_cap(word: str, now: datetime) -> Hold:
     return Hold(PendingReason.QUOTA_VCPU, word, now + OVER_CAP)
+
+
+def unpriced(pool: str, provider: str, now: datetime) -> Hold:
+    """Until a price is told."""
+    sentence = (
+        f"pool {pool}: {provider} has not told its spot prices yet; "
+        "with usd_per_hour the pool need not wait for them"
+    )
+    return Hold(PendingReason.RESOURCES, sentence, now)

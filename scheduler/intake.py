@@ -3,8 +3,9 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,6 +61,8 @@ class PlannedStep:
     step: Step
     placement: Placement | None
     """None: it needs no node, a person does it."""
+    usd_per_hour: Decimal = Decimal(0)
+    """Of all its nodes, at the prices of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,17 @@ class Taken:
 
 
 def take(
-    body: Submission, *, uid: int, username: str, settings: Settings, pools: Sequence[Pool]
+    body: Submission,
+    *,
+    uid: int,
+    username: str,
+    settings: Settings,
+    pools: Sequence[Pool],
+    prices: Mapping[str, Decimal],
 ) -> Taken:
     """Check the submission and plan it.
+
+    :param prices: US dollars an hour of a node now, by pool name.
 
     :raises WorkflowError: the file is wrong.
     :raises UsageError: an argument makes no sense.
@@ -92,7 +103,7 @@ def take(
     market = body.market or settings.default_market
     if body.play_spot is not None:
         _check_play(body.play_spot, part, market)
-    plan = tuple(_planned(step, market, pools) for step in part.steps)
+    plan = tuple(_planned(step, market, body.project, pools, prices) for step in part.steps)
     new = NewWorkflow(
         uid=uid,
         username=username,
@@ -128,7 +139,13 @@ def _check_play(schedule: str, workflow: Workflow, market: Market) -> None:
         raise UsageError("--play-spot: only spot nodes are taken back; add --spot")
 
 
-def _planned(step: Step, market: Market, pools: Sequence[Pool]) -> PlannedStep:
+def _planned(
+    step: Step,
+    market: Market,
+    project: str | None,
+    pools: Sequence[Pool],
+    prices: Mapping[str, Decimal],
+) -> PlannedStep:
     want = Want(
         step_id=0,
         workflow_id=0,
@@ -136,14 +153,16 @@ def _planned(step: Step, market: Market, pools: Sequence[Pool]) -> PlannedStep:
         demand=step.demand,
         market=market,
         long_lived=step.long_lived,
+        project=project,
     )
-    found = feasible(want, pools)
+    found = feasible(want, pools, prices)
     if isinstance(found, Unplaceable):
         raise Infeasible(
             f"step {step.id} ({step.label or step.protocol}): {found.detail}",
             hint="add a pool that fits to the configuration, or leave the step out with --until",
         )
-    return PlannedStep(step=step, placement=found)
+    each = prices.get(found.pool.name, found.pool.usd_per_hour)
+    return PlannedStep(step, found, found.layout.nodes * each)
 
 
 def _notes(plan: Sequence[PlannedStep], pools: Sequence[Pool]) -> Sequence[Warned]:

@@ -72,7 +72,9 @@ class Launching:
         there = self._there(census, live)
         due = [gang for gang in found if self._is_due(gang, census, now)]
         asked = [gang for gang in due if self._fits(gang, there, now)]
-        self._fleet.set_capped(caps.full(self._fleet.pools, there, self._fleet.limits, self._usd()))
+        self._fleet.set_capped(
+            caps.full(self._fleet.pools, there, self._fleet.limits, self._fleet.costs())
+        )
         if not asked:
             return
         requests = chain.from_iterable(gang.requests for gang in asked)
@@ -95,11 +97,7 @@ class Launching:
             or node.token in census.seen
             or self._fleet.has_asked(node.token)
         ]
-        return caps.alive(census.seen, recorded, self._usd())
-
-    def _usd(self) -> dict[str, Decimal]:
-        """What one more node of each pool costs an hour."""
-        return {pool.name: self._fleet.first_candidate(pool)[1] for pool in self._fleet.pools}
+        return caps.alive(census.seen, recorded, self._fleet.costs())
 
     def _fits(self, gang: Asked, there: dict[str, Alive], now: datetime) -> bool:
         """Under the caps; then it counts against them from now on."""

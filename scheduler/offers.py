@@ -45,7 +45,7 @@ def room_at(live: Iterable[NodeRec], fleet: Fleet, awaiting: Iterable[int], now:
     room.awaiting = frozenset(awaiting)
     room.held = {name: (hold.reason, hold.sentence) for name, hold in fleet.holds(now).items()}
     room.closed = frozenset(_closed(room, fleet))
-    room.prices = {pool.name: fleet.first_candidate(pool)[1] for pool in fleet.pools}
+    room.prices = fleet.costs()
     return room
 
 

@@ -2,8 +2,9 @@
 
 A spot node is billed hour by hour from its launch, each hour at the price that was in force when
 the hour began (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-for-spot-instances.html).
-Prices become known late, so an hour is charged anew some minutes after it began; a broker that
-was down charges all the hours that it missed.
+Prices become known late, so an hour is charged anew some minutes after it began, the first one too:
+what was known when the node was asked for may be minutes old by its launch. A broker that was down
+charges all the hours that it missed.
 """
 
 import logging
@@ -43,7 +44,7 @@ def hours_due(node: NodeRec, now: datetime) -> list[datetime]:
     if node.launched_at is None:
         return []
     until = min(now - LATE, node.ended_at or now)
-    hour = node.launched_at + HOUR * max(1, (_done(node) - node.launched_at) // HOUR + 1)
+    hour = node.launched_at + HOUR * max(0, (_done(node) - node.launched_at) // HOUR + 1)
     due = []
     while hour < until:
         due.append(hour)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from scsched.steps.state import INFRASTRUCTURE, PROGRAM, EndReason
 
+CAPACITY_BACKOFF_S = 600.0
+"""A step that waits for a node to be had asks again at least so often, and never gives up."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -55,6 +58,11 @@ class Ended:
             n += 1
         return n
 
+    def lost_in_vain(self) -> int:
+        """The same, without those that never had a node: a market may be empty for days."""
+        recent = self.history[len(self.history) - self.in_vain() :]
+        return sum(past.reason is not EndReason.NO_CAPACITY for past in recent)
+
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
@@ -82,8 +90,10 @@ def _backoff_s(in_vain: int, policy: RetryPolicy) -> float:
 
 def _go_on(ended: Ended, policy: RetryPolicy) -> Decision:
     in_vain = ended.in_vain()
+    no_node = ended.reason is EndReason.NO_CAPACITY
+    longest_s = CAPACITY_BACKOFF_S if no_node else policy.max_backoff_s
     return Requeue(
-        _backoff_s(in_vain, policy),
+        min(_backoff_s(in_vain, policy), longest_s),
         f"{ended.reason}: goes on from its newest checkpoint",
         allow_spot=in_vain < policy.max_preemptions_on_spot,
     )
@@ -96,8 +106,8 @@ _RULES: Sequence[Rule] = (
         lambda _e, _p: GiveUp("cancelled by a person"),
     ),
     (
-        lambda e, p: e.in_vain() >= p.max_infrastructure_ends,
-        lambda e, _: GiveUp(f"lost its nodes {e.in_vain()} times without one new iteration"),
+        lambda e, p: e.lost_in_vain() >= p.max_infrastructure_ends,
+        lambda e, _: GiveUp(f"lost its nodes {e.lost_in_vain()} times without one new iteration"),
     ),
     (lambda e, _: e.reason in INFRASTRUCTURE, _go_on),
     (

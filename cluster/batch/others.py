@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scsched.cluster import remote
-from scsched.cluster.batch import jobscript, listings, options
+from scsched.cluster.batch import health, jobscript, listings, options
 from scsched.cluster.batch.commands import Commands
 from scsched.cluster.batch.listings import Listed
 from scsched.cluster.batch.options import PoolOptions, SiteOptions
@@ -126,6 +126,9 @@ def from_config(
     """:raises ConfigError: as `check`."""
     check(name, table, pools)
     return BatchProvider(options.site(name, table), deployment, pools)
+
+
+examine = health.other
 
 
 class BatchProvider:

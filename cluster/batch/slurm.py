@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from scsched.cluster.batch import errors, jobs, options, states, submission
+from scsched.cluster.batch import errors, health, jobs, options, states, submission
 from scsched.cluster.batch.commands import Commands, user
 from scsched.cluster.batch.jobs import Job, Mark
 from scsched.cluster.batch.options import SiteOptions
@@ -61,6 +61,9 @@ def from_config(
     """:raises ConfigError: as `check`."""
     check(name, table, pools)
     return SlurmProvider(options.site(name, table), deployment, pools)
+
+
+examine = health.slurm
 
 
 class SlurmProvider:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_WORLD = frozenset({"0.0.0.0/0", "::/0"})
+from scsched.cluster.world import is_world
 
 
 def openings(groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -12,13 +12,14 @@ def openings(groups: Sequence[Mapping[str, Any]]) -> list[str]:
         f"security group {group['GroupId']} is open to the world ({_ports(rule)})"
         for group in groups
         for rule in group.get("IpPermissions", ())
-        if _WORLD & _sources(rule)
+        if any(map(is_world, _sources(rule)))
     ]
 
 
 def _sources(rule: Mapping[str, Any]) -> set[str]:
     ranges = [one.get("CidrIp", "") for one in rule.get("IpRanges", ())]
-    return {*ranges, *(one.get("CidrIpv6", "") for one in rule.get("Ipv6Ranges", ()))}
+    more = (one.get("CidrIpv6", "") for one in rule.get("Ipv6Ranges", ()))
+    return {source for source in (*ranges, *more) if source}
 
 
 def _ports(rule: Mapping[str, Any]) -> str:

@@ -1,10 +1,13 @@
 """What the account has and lacks for a site's pools. Asks AWS, changes nothing, starts nothing."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from scsched.cluster import catalogue
 from scsched.cluster.ec2 import errors, request
 from scsched.cluster.ec2 import site as sites
 from scsched.cluster.ec2.clients import Clients, date_of
@@ -28,6 +31,9 @@ _QUOTAS = {
     ("p", Market.SPOT): "L-7212CCBC",
 }
 """vCPUs by family. https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html"""
+
+
+_STANDARD = frozenset({"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"})
 
 
 def examine(
@@ -61,6 +67,7 @@ def _safely(name: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 
 def _credentials(clients: Clients, now: datetime) -> Iterator[Finding]:
+    began = time.monotonic()
     try:
         with translated("who am I"):
             answer = clients.of("sts").get_caller_identity()
@@ -70,7 +77,8 @@ def _credentials(clients: Clients, now: datetime) -> Iterator[Finding]:
     yield Finding("credentials", ok=True, sentence=f"AWS knows us as {answer['Arn']}")
     theirs = date_of(answer)
     if theirs is not None:
-        skew_s = abs((now - theirs).total_seconds())
+        # The first call takes seconds: boto3 reads its descriptions.
+        skew_s = abs((now - theirs).total_seconds() + time.monotonic() - began)
         yield Finding(
             "clock",
             ok=skew_s <= _SKEW_S,
@@ -158,15 +166,29 @@ def _pretended(pool: Pool, deployment: str) -> LaunchRequest:
 
 
 def _quotas(clients: Clients, pools: Sequence[Pool]) -> Iterator[Finding]:
-    """The vCPUs that all pools of a family and market may use together, against the quota."""
+    """The vCPUs that all pools of a family and market may use together, against the quota.
+
+    A pool may be all of its largest type.
+    """
     wanted: dict[str, int] = {}
     for pool in pools:
-        for family in {_family(kind) for kind in pool.types}:
+        for family in sorted({_family(kind) for kind in pool.types}):
+            kinds = [kind for kind in pool.types if _family(kind) == family]
             code = _QUOTAS.get((family, pool.market))
-            if code:
-                wanted[code] = wanted.get(code, 0) + pool.max_nodes * pool.cores
+            if code is None:
+                sentence = f"pool {pool.name}: the quota of {', '.join(kinds)} is not looked at"
+                yield Finding("quota", ok=True, sentence=sentence)
+                continue
+            vcpus = max(_vcpus(kind, pool) for kind in kinds)
+            wanted[code] = wanted.get(code, 0) + pool.max_nodes * vcpus
     for code, vcpus in sorted(wanted.items()):
         yield _quota(clients, code, vcpus)
+
+
+def _vcpus(kind: str, pool: Pool) -> int:
+    """Of the type, where it is known: a pool may use less of a machine than is paid for."""
+    shape = catalogue.least("ec2", (kind,))
+    return shape.cores if shape else pool.cores
 
 
 def _quota(clients: Clients, code: str, vcpus: int) -> Finding:
@@ -188,9 +210,11 @@ def _quota(clients: Clients, code: str, vcpus: int) -> Finding:
 
 
 def _family(kind: str) -> str:
-    if kind.startswith(("g", "vt")):
+    """As the quotas are shared out; a family of its own: its letters."""
+    letters = "".join(takewhile(str.isalpha, kind))
+    if letters in ("g", "gr", "vt"):
         return "g"
-    return "p" if kind.startswith("p") else "standard"
+    return "standard" if letters in _STANDARD else letters
 
 
 def _queue(clients: Clients, queue: str) -> Iterator[Finding]:

@@ -132,6 +132,11 @@ def check_pool(site: Site, pool: Pool) -> None:
         if zone not in site.subnets:
             known = ", ".join(sorted(site.subnets))
             raise table.refuse("zones", f"no subnet in {zone}; the provider has {known}")
+    if pool.market is Market.ON_DEMAND and not pool.usd_per_hour:
+        raise table.refuse(
+            "usd_per_hour",
+            "missing; EC2 tells no prices on demand, so receipts and caps would take it for free",
+        )
     if not pool.zones and len(site.subnets) > 1:
         raise table.refuse("zones", f"missing; choose of {', '.join(sorted(site.subnets))}")
 

@@ -1,7 +1,8 @@
 """Which rules of a security group let the whole world in."""
 
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_network
+
+from scsched.cluster.world import is_world
 
 Rule = Mapping[str, object]
 
@@ -23,7 +24,7 @@ def _is_open(rule: Rule) -> bool:
     if rule.get("remote_group_id") or rule.get("remote_address_group_id"):
         return False
     prefix = rule.get("remote_ip_prefix")
-    return not prefix or ip_network(str(prefix), strict=False).prefixlen == 0
+    return not prefix or is_world(str(prefix))
 
 
 def _what(rule: Rule) -> str:

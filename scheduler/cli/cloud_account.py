@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scsched.scheduler.config import Settings
 
 _NO_DEPLOYMENT = "DEPLOYMENT"
+_HERE = "this host's"
 
 
 def policy(config: Path | None, name: str, account: str) -> int:
@@ -44,13 +45,16 @@ def image(config: Path | None, name: str) -> int:
 
 
 def findings(settings: Settings) -> Mapping[str, list[Finding]]:
-    """What every provider of the site lacks or has, by its name; asks them, over the network.
+    """What every provider of the site lacks or has, by its name, and this host before them; asks
+    them, over the network.
 
     :raises ConfigError: the configuration names none.
     """
     if not settings.provider:
         raise ConfigError("the configuration has no [provider.NAME]", hint="see docs/how-to/cloud")
-    found = {}
+    from scsched.scheduler import home
+
+    found = {_HERE: list(home.findings(settings))}
     for name, options in settings.provider.items():
         examine = registry.optional(settings.provider, name, "examine")
         pools = [pool for pool in settings.pools() if pool.provider == name]

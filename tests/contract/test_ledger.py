@@ -108,7 +108,7 @@ def test_the_provider_s_word_on_the_launch_holds(store: Store) -> None:
         nodes.launched(session, [born], later(5))
         (node,) = nodes.live(session)
     assert (node.launched_at, node.usd_per_hour, node.priced_until) == (
-        later(-2), Decimal("0.5"), later(-2),
+        later(-2), Decimal("0.5"), later(-2 - HOUR),
     )  # fmt: skip
     assert paid(store, node.id) == [Paid(run.run_id, -2.0, None, Decimal("0.5"))]
 

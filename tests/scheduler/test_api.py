@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from scsched.cluster.pools import Candidate, Market, Storage
 from scsched.scheduler import daemon
 from scsched.scheduler.api import make_app
 from scsched.scheduler.cli import schema
@@ -106,6 +108,33 @@ def test_a_dry_run_writes_nothing(api: Api) -> None:
     assert misfit(answer, schema.SubmitAnswer) == []
     assert (answer["id"], answer["steps"]) == (None, 3)
     assert api.get("/v1/workflows")["items"] == []
+
+
+def test_the_plan_and_the_pools_have_the_prices_of_now(make_world: MakeWorld) -> None:
+    """A spot pool need not have one of its own; whoever submits is asked where it costs."""
+    world = make_world(
+        pool(market=Market.SPOT, types=("x",), zones=("a",), usd_per_hour=Decimal(0), max_nodes=3),
+        pool("service", service=True, usd_per_hour=Decimal(0)),
+    )
+    with serving(world) as api:
+        assert {
+            line["usd_per_hour"] for line in api.submit(market="spot", dry_run=True)["plan"]
+        } == {0}
+        prices = {Market.SPOT: {Candidate("x", "a"): Decimal("0.25")}}
+        world.services.fleet.set_prices("fake", prices)
+        plan = api.submit(market="spot", dry_run=True)["plan"]
+        costs = [(line["nodes"], line["usd_per_hour"]) for line in plan]
+        assert costs == [(1, 0.25), (2, 0.5), (1, 0.0)]
+        assert [one["usd_per_hour"] for one in api.get("/v1/nodes")["pools"]] == [0.25, 0]
+
+
+def test_a_project_that_the_nodes_do_not_see_is_refused(make_world: MakeWorld) -> None:
+    world = make_world(pool(max_nodes=3, remote=True, storage=Storage(path="/shared")))
+    with serving(world) as api:
+        error = api.submit(422, project="/home/bo/p")["error"]
+        assert "its nodes see /shared and not /home/bo/p" in error["message"]
+        assert api.get("/v1/workflows")["items"] == []
+        assert api.submit(project="/shared/bo/p")["id"] == 1
 
 
 def test_a_key_is_taken_once_and_not_for_something_else(api: Api) -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from scsched.cluster.provider import NodeState, Unreachable
+from scsched.cluster.provider import Credentials, NodeState, Unreachable
 from scsched.scheduler import answers
 from scsched.scheduler.audit import Found
 from scsched.steps.state import StepState
@@ -57,6 +57,17 @@ def test_a_node_on_no_record_is_ended_when_that_is_wanted(world: World) -> None:
     assert "theirs" not in world.cloud.up()
     assert [event.kind for event in world.events()][-1] == "stranger_ended"
     assert audit(world).ok
+
+
+def test_a_node_that_its_provider_does_not_end_is_not_called_mended(world: World) -> None:
+    stray(world, "theirs")
+    world.cloud.nodes["theirs"] = replace(world.cloud.nodes["theirs"], state=NodeState.RUNNING)
+    world.cloud.fail("terminate", Credentials("the key has expired"))
+    (one,) = audit(world, fix=True).differences
+    assert not one.fixed
+    assert "could not be ended: the key has expired" in one.sentence
+    assert "theirs" in world.cloud.up()
+    assert audit(world, fix=True).differences[0].fixed
 
 
 def test_a_node_whose_record_has_ended_is_unknown_too(world: World) -> None:
@@ -120,7 +131,17 @@ def test_a_silent_provider_is_a_difference(world: World) -> None:
             "node": None,
             "provider": "fake",
             "provider_id": None,
-            "sentence": "provider fake does not answer",
+            "sentence": "provider fake does not answer: no answer",
             "fixed": False,
         }
     ]
+
+
+def test_a_silence_is_logged_once_for_as_long_as_it_lasts(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        world.cloud.fail("list", Unreachable("no answer"), times=5)
+        world.tick(6)
+    said = [one.message for one in caplog.records if "does not answer" in one.message]
+    assert said == ["provider fake does not answer: no answer"] * 2

@@ -285,6 +285,16 @@ def test_a_termination_that_failed_may_be_repeated_at_once(make: Make, cloud: Sl
     assert cloud.ended == [("g-0",), ("g-0",)]
 
 
+def test_who_ends_nodes_himself_hears_how_it_went(make: Make, cloud: Slow) -> None:
+    background = make()
+    cloud.launch(ask("g-0"))
+    cloud.fail("terminate", NoCapacity("odd"))
+    with pytest.raises(NoCapacity, match="odd"):
+        background.end(["g-0"])
+    background.end(["g-0"])
+    assert not cloud.up()
+
+
 def test_too_many_calls_pause_all_of_them(make: Make, cloud: Slow, clock: Clock) -> None:
     cloud.refuse(Throttled("slow down", retry_after_s=30.0))
     background = listed(make())

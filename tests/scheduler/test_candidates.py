@@ -34,6 +34,13 @@ def test_the_provider_s_own_price_goes_before_the_configured_one() -> None:
     assert candidates.price_of(pool(), ANY, prices) == 1
 
 
+def test_what_has_no_price_is_not_taken_for_free() -> None:
+    bare = pool(types=("big", "small"), zones=("a", "b"), usd_per_hour=Decimal(0))
+    prices = {BIG_B: Decimal(4), SMALL_B: Decimal(5)}
+    assert candidates.order(bare, prices, {}, NOW) == (BIG_B, SMALL_B, BIG_A, SMALL_A)
+    assert candidates.order(bare, {}, {}, NOW) == bare.candidates()
+
+
 def test_what_was_refused_lately_comes_last_the_longest_ago_first() -> None:
     refused = {SMALL_A: NOW - AGO, SMALL_B: NOW - 2 * AGO}
     assert candidates.order(POOL, {}, refused, NOW) == (BIG_A, BIG_B, SMALL_B, SMALL_A)

@@ -115,3 +115,76 @@ def test_a_password_is_never_shown(file: Path, tmp_path: Path, url: str, shown: 
     file.write_text(f"database = '{url}'\n")
     rows = {key: value for key, value, _ in origins(load(file, environ(tmp_path)))}
     assert rows["database"] == shown
+
+
+CLOUD = """
+[provider.aws]
+kind = "ec2"
+region = "eu-west-1"
+image = "ami-0123456789abcdef0"
+python = "/opt/scsched/bin/python"
+security_groups = ["sg-0123456789abcdef0"]
+subnets = { eu-west-1a = "subnet-0123456789abcdef0" }
+
+[storage.shared]
+path = "/shared"
+
+[[pool]]
+name = "gpu"
+provider = "aws"
+market = "spot"
+storage = "shared"
+types = ["g5.xlarge"]
+"""
+
+
+def test_cores_and_memory_of_one_s_own_leave_the_gpus_of_the_type(
+    file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("boto3", reason="scsched[aws] is not installed")
+    file.write_text(CLOUD)
+    (whole,) = load(file, environ(tmp_path)).pools()
+    file.write_text(CLOUD + "cores = 2\nmemory_gib = 8\n")
+    (told,) = load(file, environ(tmp_path)).pools()
+    assert (told.cores, told.memory_gib) == (2, 8)
+    assert (told.gpus, told.vram_gib) == (whole.gpus, whole.vram_gib)
+    assert whole.gpus == 1
+    file.write_text(CLOUD + "cores = 2\nmemory_gib = 8\ngpus = 0\n")
+    assert load(file, environ(tmp_path)).pools()[0].gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("project", "min_free_gib"),
+    [
+        ("/shared/a/project", 100),
+        ("/shared/fast/project", 7),
+        ("/shared/fast/../slow/project", 100),
+        ("/shared2/project", None),
+        (None, 100),
+    ],
+)
+def test_a_project_has_the_terms_of_the_storage_that_it_is_on(
+    project: str | None, min_free_gib: float | None, file: Path, tmp_path: Path
+) -> None:
+    file.write_text(
+        '[storage.large]\npath = "/shared"\nmin_free_gib = 100\n'
+        '[storage.fast]\npath = "/shared/fast"\nmin_free_gib = 7\n'
+    )
+    found = load(file, environ(tmp_path)).storage_of(project)
+    assert (found and found.min_free_gib) == min_free_gib
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["gcp", "azure", "digitalocean", "hetzner", "ibm", "nebius", "fargate", "ecs"],
+)
+def test_a_cloud_that_nobody_has_proven_is_refused_with_a_clear_word(
+    kind: str, file: Path, tmp_path: Path
+) -> None:
+    file.write_text(CLOUD.replace('"ec2"', f'"{kind}"'))
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ(tmp_path))
+    assert f"provider.aws: kind {kind} is not proven with scsched and is refused" in str(
+        caught.value
+    )
+    assert "ec2" in (caught.value.hint or "")

@@ -71,6 +71,9 @@ def test_hours_are_due_when_their_price_is_known(world: World) -> None:
     assert hours_due(node, NOW + hour + LATE) == []
     assert hours_due(node, NOW + hour + LATE + minutes(1)) == [NOW + hour]
     assert hours_due(node, NOW + 3.5 * hour) == [NOW + hour, NOW + 2 * hour, NOW + 3 * hour]
+    new = replace(node, priced_until=NOW - hour)
+    assert hours_due(new, NOW + LATE) == []
+    assert hours_due(new, NOW + hour) == [NOW]
     done = replace(node, priced_until=NOW + 2 * hour)
     assert hours_due(done, NOW + 3.5 * hour) == [NOW + 3 * hour]
     ended = replace(node, ended_at=NOW + 1.5 * hour)
@@ -103,6 +106,41 @@ def test_each_hour_costs_what_was_asked_at_its_beginning(world: World) -> None:
     assert [text.split(" since")[0] for text in kinds] == [
         "costs $4 an hour", "costs $5 an hour",
     ]  # fmt: skip
+
+
+def test_the_first_hour_costs_what_was_asked_at_the_launch(world: World) -> None:
+    """And not what was known when the node was asked for."""
+    world.cloud.price_list = [price("2", NOW - minutes(60))]
+    world.tick()
+    world.cloud.price_list.append(price("5", world.now + timedelta(seconds=1)))
+    running(world)
+    assert world.nodes()[0].usd_per_hour == 2
+    began = launched_at(world)
+    world.tick(2, seconds=LATE.total_seconds())
+    life_h = Decimal((world.now - began) / timedelta(hours=1))
+    assert spent(world) == pytest.approx(5 * life_h)
+    assert world.nodes()[0].usd_per_hour == 5
+
+
+def test_nothing_is_launched_at_a_price_that_nobody_has_told(make_world: MakeWorld) -> None:
+    """Else its cost would be nothing, for the caps too, and its type any."""
+    world = make_world(replace(POOL, prices={}, usd_per_hour=Decimal(0)))
+    world.cloud.traits = replace(world.cloud.traits, tells_spot_prices=True)
+    world.cloud.fail("prices", Unreachable("not there yet"), times=2)
+    world.submit(market=SPOT)
+    world.tick(2)
+    assert world.nodes() == []
+    (word,) = world.services.dispatch.unplaced.values()
+    assert "has not told its spot prices yet" in word.detail
+    world.cloud.price_list = [price("3", NOW - minutes(60)), price("1", NOW - minutes(60), Y)]
+    world.until_state(StepState.RUNNING)
+    assert [(node.kind, node.usd_per_hour) for node in world.nodes()] == [("y", Decimal(1))]
+
+
+def test_a_spot_pool_with_a_price_of_its_own_need_not_wait(world: World) -> None:
+    world.cloud.traits = replace(world.cloud.traits, tells_spot_prices=True)
+    running(world)
+    assert world.nodes()[0].usd_per_hour == 2
 
 
 def test_the_hours_of_a_broker_that_was_down_are_charged_when_it_is_back(world: World) -> None:

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scsched.scheduler.retry import Ended, GiveUp, Past, Requeue, RetryPolicy, decide
+from scsched.scheduler.retry import (
+    CAPACITY_BACKOFF_S,
+    Ended,
+    GiveUp,
+    Past,
+    Requeue,
+    RetryPolicy,
+    decide,
+)
 from scsched.steps.state import INFRASTRUCTURE, EndReason
 
 POLICY = RetryPolicy()
@@ -57,6 +65,18 @@ def test_nodes_lost_in_vain_too_often_end_it() -> None:
     assert isinstance(decide(ended(*losses), POLICY), GiveUp)
 
 
+def test_a_step_that_finds_no_node_waits_for_days_and_is_not_given_up() -> None:
+    refused = [R.NO_CAPACITY] * 1000
+    assert _delay(ended(*refused)) == CAPACITY_BACKOFF_S
+    losses = [R.LOST] * (POLICY.max_infrastructure_ends - 1)
+    assert isinstance(decide(ended(*losses, *refused), POLICY), Requeue)
+    assert isinstance(decide(ended(*losses, *refused, R.LOST), POLICY), GiveUp)
+
+
+def test_a_step_that_finds_no_spot_node_moves_to_on_demand_ones() -> None:
+    assert not _requeue(ended(*[R.NO_CAPACITY] * 3)).allow_spot
+
+
 def test_out_of_memory_gets_one_larger_slot_if_there_is_one() -> None:
     assert _requeue(ended(R.OUT_OF_MEMORY, larger=True)).larger
     assert isinstance(decide(ended(R.OUT_OF_MEMORY), POLICY), GiveUp)
@@ -84,10 +104,14 @@ def test_there_is_nothing_to_decide_about_success() -> None:
 
 @given(
     st.lists(
-        st.sampled_from([r for r in EndReason if r is not R.COMPLETED]), min_size=90, max_size=90
+        st.sampled_from([r for r in EndReason if r not in (R.COMPLETED, R.NO_CAPACITY)]),
+        min_size=90,
+        max_size=90,
     )
 )
-def test_without_progress_every_history_ends(reasons: list[EndReason]) -> None:
+def test_without_progress_every_history_of_runs_that_had_nodes_ends(
+    reasons: list[EndReason],
+) -> None:
     decisions = [decide(ended(*reasons[:n], larger=True), POLICY) for n in range(1, 91)]
     assert any(isinstance(decision, GiveUp) for decision in decisions)
 

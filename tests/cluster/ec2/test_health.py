@@ -95,14 +95,33 @@ def test_a_clock_that_is_off(rig: Rig) -> None:
 def test_the_quota_is_that_of_the_family_and_market(
     kind: str, market: Market, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = quotas(monkeypatch, vcpus=8)
-    mine = pool(types=(kind,), market=market, max_nodes=4, cores=2)
+    mine = pool(types=(kind,), market=market, max_nodes=1, cores=1)
+    need = health._vcpus(kind, mine)
+    asked = quotas(monkeypatch, vcpus=need)
     (finding,) = health._quotas(Clients("us-east-1"), [mine])
     assert asked == [code]
     assert finding.ok
     (finding,) = health._quotas(Clients("us-east-1"), [mine, mine])
     assert not finding.ok
+    assert f"{need} vCPUs; the pools may use {2 * need}" in finding.sentence
+
+
+def test_a_pool_may_be_all_of_its_largest_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    quotas(monkeypatch, vcpus=8)
+    mine = pool(types=("c6i.large", "m6i.2xlarge"), max_nodes=2, cores=2)
+    (finding,) = health._quotas(Clients("us-east-1"), [mine])
     assert "8 vCPUs; the pools may use 16" in finding.sentence
+
+
+def test_a_family_with_a_quota_of_its_own_is_not_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = quotas(monkeypatch, vcpus=0)
+    for kind in ("x2idn.16xlarge", "trn1.2xlarge", "inf2.xlarge", "f1.2xlarge", "dl1.24xlarge"):
+        (finding,) = health._quotas(Clients("us-east-1"), [pool(types=(kind,))])
+        assert finding.ok
+        assert f"the quota of {kind} is not looked at" in finding.sentence
+    assert asked == []
 
 
 def quotas(patch: pytest.MonkeyPatch, *, vcpus: int) -> list[str]:

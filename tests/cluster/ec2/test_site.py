@@ -68,6 +68,7 @@ def test_a_wrong_key_is_named(key: str, value: object) -> None:
         ("max_spot_price", {"options": {"max_spot_price": True}}),
         ("max_spot_price", {"options": {"max_spot_price": float("nan")}}),
         ("max_spot_price", {"options": {"max_spot_price": 1}, "market": Market.ON_DEMAND}),
+        ("usd_per_hour", {"market": Market.ON_DEMAND}),
     ],
 )
 def test_a_wrong_key_of_a_pool_is_named(key: str, changes: dict[str, object]) -> None:

@@ -99,3 +99,28 @@ def test_without_a_provider_there_is_no_cloud_to_examine(
     monkeypatch.setenv("SCSCHED_CONFIG", str(path))
     assert main(["doctor", "--cloud"]) == 3
     assert "the configuration has no [provider.NAME]" in capsys.readouterr().err
+
+
+def test_doctor_looks_at_this_host_and_at_every_kind_of_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    pytest.importorskip("dask_jobqueue", reason="scsched[batch] is not installed")
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f'state_dir = "{tmp_path}/state"\n'
+        f'[provider.home]\nkind = "slurm"\npython = "/p"\ncommands = "{tmp_path}"\n'
+        f'[storage.shared]\npath = "{tmp_path}"\nmin_free_gib = 0\n'
+        '[[pool]]\nname = "a"\nprovider = "home"\npartition = "normal"\nstorage = "shared"\n'
+        "cores = 1\nmemory_gib = 1\n"
+    )
+    monkeypatch.setenv("SCSCHED_CONFIG", str(path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["doctor", "--cloud"]) == 3
+    rows = [row.split("\t") for row in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows[1:]] == [
+        ["this host's address", "fail"],
+        ["this host's free space", "ok"],
+        ["this host's storage", "ok"],
+        ["home commands", "fail"],
+        ["home controller", "fail"],
+    ]

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from scsched.cluster.ec2 import provider as ec2
+from scsched.cluster import registry
 from tests.cluster.ec2.rig import PLAIN
+from tests.openstack.options import OPTIONS
+
+TABLES = {"ec2": {**PLAIN, "kind": "ec2"}, "openstack": {**OPTIONS, "kind": "openstack"}}
 
 
-def recipe(**changes: object) -> str:
-    return ec2.image_recipe("aws", {**PLAIN, **changes})
+def recipe(kind: str = "ec2", **changes: object) -> str:
+    table = {**TABLES[kind], **changes}
+    return str(registry.optional({"lab": table}, "lab", "image_recipe")("lab", table))
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
@@ -43,12 +47,14 @@ def test_it_does_nothing_where_it_must_not(tmp_path: Path) -> None:
     assert "name the wheel" in done.stderr
 
 
-def test_scsched_goes_where_the_site_expects_it() -> None:
-    assert "environment=/srv/s\n" in recipe(python="/srv/s/bin/python")
+@pytest.mark.parametrize("kind", TABLES)
+def test_scsched_goes_where_the_site_expects_it(kind: str) -> None:
+    assert "environment=/srv/s\n" in recipe(kind, python="/srv/s/bin/python")
 
 
-def test_it_bakes_what_a_node_needs() -> None:
-    text = recipe()
+@pytest.mark.parametrize("kind", TABLES)
+def test_it_bakes_what_a_node_needs(kind: str) -> None:
+    text = recipe(kind)
     for word in ("relion", "nfs-common", "openmpi-bin", "setup scipion"):
         assert word in text
 
