@@ -170,6 +170,18 @@ class StoreMachine(RuleBasedStateMachine):
             ]
             runs.end_runs(session, ends, self.now)
 
+    @rule(which=some)
+    def a_person_thinks_again(self, which: int) -> None:
+        """Gives up, and then does want it."""
+        which -= which % 3
+        self.a_person_gives_up(which)
+        self.it_is_sound()
+        with self.store.write() as session:
+            every = list(
+                queries.step_ids(session, self.workflows[which % len(self.workflows)]).values()
+            )
+            queue.resubmit(session, every, self.now, 1000)
+
     @rule(which=some, verb=st.sampled_from(VERBS))
     def a_person_acts(self, which: int, verb: Verb) -> None:
         with self.store.write() as session:
