@@ -266,7 +266,7 @@ def memory() -> Iterator[Path]:
         yield Path(folder)
 
 
-SMALL = 60
+SMALL = 100
 
 
 @pytest.mark.parametrize("examples", [SMALL, pytest.param(600, marks=pytest.mark.campaign)])
