@@ -34,7 +34,7 @@ class Site:
     """Of the world outside."""
     state_dir: Path
     kind: str = "outside"
-    """Of the world: `outside` or `ec2`."""
+    """Of the world, see `worlds`."""
     database: str = ""
     """Empty: SQLite in the state directory."""
     mutant: str = ""

@@ -9,7 +9,7 @@ import importlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache, cached_property, partial
@@ -50,6 +50,11 @@ FORGET_S = 30.0
 class Ec2World:
     """A flat box below the folder, which is gone with whoever started it."""
 
+    python = "/opt/scsched/bin/python"
+    shared = Path("/shared")
+    boot_s = 15.0
+    driver = "tests.faults.kill.null_driver"
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._journal = Journal.of(folder)
@@ -68,27 +73,33 @@ class Ec2World:
             "subnets": dict(box.subnets),
             "security_groups": [box.security_group],
             "image": box.image,
-            "python": "/opt/scsched/bin/python",
+            "python": self.python,
             "interruption_queue": box.queue,
         }
         return {
-            "pool": tuple(_pools(box.zones)),
+            "pool": tuple(_pools(box.zones, self.boot_s)),
             "provider": {PROVIDER: table},
-            "storage": {"shared": StorageConfig(path="/shared")},
+            "storage": {"shared": StorageConfig(path=str(self.shared))},
         }
 
     @contextmanager
     def there(self) -> Iterator[None]:
         nodes = Nodes(self._folder)
         nodes.create()
-        with Box(self._folder / "box") as self._started:
+        with self._made() as self._started:
             self.box.forget_after(FORGET_S)
             for kind in ON_DEMAND:
                 self.box.on_demand(kind, ON_DEMAND[kind])
                 for zone in self.box.zones:
                     self.box.price(kind, zone, SPOT[kind])
-            with weather.over(self.box, nodes):
+            with self._weather(nodes):
                 yield
+
+    def _made(self) -> Box:
+        return Box(self._folder / "box")
+
+    def _weather(self, nodes: Nodes) -> AbstractContextManager[None]:
+        return weather.over(self.box, nodes)
 
     def plant(self, deployment: str) -> None:
         gang = f"stranger{secrets.token_hex(4)}"
@@ -122,7 +133,7 @@ class Ec2World:
         return Outside(
             providers={"local": marks, PROVIDER: Told(site, store.deployment(), self._journal)},
             reclaims=marks,
-            driver_program=null_driver.program(self._folder),
+            driver_program=null_driver.program(self._folder, self.driver),
         )
 
     def nodes(self) -> Sequence[Node]:
@@ -170,7 +181,7 @@ class Told(Ec2Provider):
         super().terminate(tokens)
 
 
-def _pools(zones: Sequence[str]) -> Iterator[PoolConfig]:
+def _pools(zones: Sequence[str], boot_s: float) -> Iterator[PoolConfig]:
     def pool(name: str, **values: object) -> PoolConfig:
         fields: dict[str, object] = {
             "provider": PROVIDER,
@@ -182,7 +193,7 @@ def _pools(zones: Sequence[str]) -> Iterator[PoolConfig]:
             "memory_gib": 64.0,
             "max_nodes": 4,
             "warm_s": 1.0,
-            "boot_s": 15.0,
+            "boot_s": boot_s,
         }
         return PoolConfig.model_validate({"name": name, **fields, **values})
 

@@ -70,18 +70,18 @@ def run(place: Site, campaign: Campaign) -> Outcome:
         )
         people.start()
         try:
-            killer.run(partial(_deployment, place))
+            killer.run(partial(deployment_of, place))
         finally:
             people.stop()
         drain_began = time.monotonic()
-        deployment = _deployment(place)
+        deployment = deployment_of(place)
         client = Client(place.settings.socket, timeout_s=15.0, attempts=1)
         drained = wait_until(
             lambda: not brokers.alive() or _is_idle(client, deployment, place.world),
             within_s=campaign.drain_s,
         )
         brokers.stop()
-        left = tuple(str(process) for process in _processes(deployment))
+        left = tuple(str(process) for process in processes_of(deployment))
     drain_s = time.monotonic() - drain_began
     return Outcome(place, left, drained, drain_began - began, drain_s)
 
@@ -90,7 +90,7 @@ def _is_idle(client: Client, deployment: str, world: World) -> bool:
     """Every workflow has ended, and so have the nodes, on record and outside, and the drivers."""
     with suppress(ScschedError):
         busy = client.workflows(scope="all", live=True)["items"] or client.nodes()["items"]
-        return not busy and not _processes(deployment) and not _is_peopled(world)
+        return not busy and not processes_of(deployment) and not _is_peopled(world)
     return False
 
 
@@ -99,7 +99,7 @@ def _is_peopled(world: World) -> bool:
     return any(node.state(now) is not NodeState.TERMINATED for node in world.nodes())
 
 
-def _deployment(place: Site) -> str:
+def deployment_of(place: Site) -> str:
     store = open_store(place.settings.database_url)
     try:
         return store.deployment()
@@ -107,11 +107,11 @@ def _deployment(place: Site) -> str:
         store.close()
 
 
-def _processes(deployment: str) -> list[Process]:
+def processes_of(deployment: str) -> list[Process]:
     """Those with the tag of the deployment, which drivers hand on to all that they start."""
     return processes.find({tags.DEPLOYMENT: deployment})
 
 
 def _end_all(place: Site) -> None:
     with suppress(StoreError):  # no broker has come as far as to make the tables
-        processes.kill_tagged({tags.DEPLOYMENT: _deployment(place)})
+        processes.kill_tagged({tags.DEPLOYMENT: deployment_of(place)})

@@ -49,7 +49,7 @@ class Kind(StrEnum):
     BEGIN = "begin"
     """A step is executed."""
     END = "end"
-    """It is not any more; `word` says why."""
+    """It is not any more, nor waited for; `word` says why."""
     DIES = "dies"
     """A driver, with all that it executes: it is about to kill itself, or has been stopped and will
     be killed by us; then `word` says which kind of moment was chosen."""

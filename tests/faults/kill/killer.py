@@ -158,7 +158,7 @@ class Killer:
         return set(self._watch.at_work.values())
 
     def _waiters(self) -> Collection[int]:
-        return set(self._watch.waiting.values()) - set(self._workers())
+        return set(self._watch.waiting.values())
 
     def _kill_one(self, pids: Collection[int], moment: str) -> int:
         self._watch.look()

@@ -30,13 +30,14 @@ LONGEST_LIFE_S = 1800.0
 
 _START = (
     "import runpy, sys; sys.path.insert(0, {root!r}); "
-    "runpy.run_module('tests.faults.kill.null_driver', run_name='__main__', alter_sys=True)"
+    "runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
 )
 
 
-def program(folder: Path) -> tuple[str, ...]:
+def program(folder: Path, module: str = "tests.faults.kill.null_driver") -> tuple[str, ...]:
     """The command line that the broker starts drivers with; `folder` is that of the world."""
-    return (sys.executable, "-c", _START.format(root=str(ROOT)), "--outside", str(folder))
+    start = _START.format(root=str(ROOT), module=module)
+    return (sys.executable, "-c", start, "--outside", str(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Execution(threading.Thread):
             self._driver.tell(Kind.WAITS, self._order)
         while not self._nodes_are_up() or self._stopping.is_set():
             if self._stopping.wait(POLL_S):
+                self._driver.tell(Kind.END, self._order, word="stopped")
                 return "stopped"
         plan = Plan.of(self._driver.workflow, self._order["ref"])
         if not self._driver.tell(Kind.BEGIN, self._order):
@@ -115,7 +117,7 @@ class Execution(threading.Thread):
         return hint
 
     def _worked(self, plan: Plan) -> str:
-        until = time.monotonic() + plan.seconds
+        until = time.monotonic() + self._driver.seconds(plan)
         while (left := until - time.monotonic()) > 0:
             if self._stopping.wait(min(POLL_S, left)):
                 return "stopped"
@@ -140,6 +142,8 @@ class Driver:
         self.news = threading.Event()
         self._client = Client(socket, timeout_s=10.0)
         self._work_dir = work_dir
+        self._tls_dir = work_dir
+        self._desk = {"address": "127.0.0.1:1", "fingerprint": "00" * 32}
         self._nodes = Nodes(outside)
         self._journal = Journal.of(outside)
         self._token = os.environ["SCSCHED_DRIVER"]
@@ -161,7 +165,12 @@ class Driver:
             self.news.wait(BEAT_S)
             self.news.clear()
 
+    def seconds(self, plan: Plan) -> float:
+        """How long a step takes."""
+        return plan.seconds
+
     def up(self) -> set[str]:
+        """Names of the nodes that have joined this driver."""
         return self._nodes.up(self._address)
 
     def tell(self, kind: Kind, order: Mapping[str, Any], word: str = "") -> bool:
@@ -221,8 +230,8 @@ class Driver:
             "pid": os.getpid(),
             "start_ticks": int(stat[stat.rindex(")") + 2 :].split()[19]),
             "address": self._address,
-            "tls_dir": str(self._work_dir),
-            "desk": {"address": "127.0.0.1:1", "fingerprint": "00" * 32},
+            "tls_dir": str(self._tls_dir),
+            "desk": self._desk,
             "nodes": [{"name": name} for name in sorted(self.up())],
             "runs": [execution.report() for execution in self._executions.values()],
         }
@@ -239,7 +248,7 @@ class Driver:
                 self._executions[run_id] = Execution(self, order)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, make: type[Driver] = Driver) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--outside", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
@@ -250,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if lock is None:
         return 0
     with lock:
-        driver = Driver(
+        driver = make(
             socket=args.socket,
             workflow=args.workflow,
             work_dir=args.work_dir,

@@ -18,7 +18,7 @@ class Reach:
     driver_kills: int
     driver_kills_at_work: int
     driver_kills_waiting: int
-    """While a step of it waited for nodes, and none was executed."""
+    """While a step of it waited for nodes."""
     driver_kills_at_start: int
     """Before it was given anything to do."""
     kills_of_both: int
@@ -125,6 +125,6 @@ def _driver_kills(journal: Iterable[Entry]) -> dict[str, int]:
             mine[entry.run] = entry.kind
         elif entry.kind is Kind.DIES and entry.word:
             found["driver_kills_at_work"] += Kind.BEGIN in mine.values()
-            found["driver_kills_waiting"] += set(mine.values()) - {Kind.END} == {Kind.WAITS}
+            found["driver_kills_waiting"] += Kind.WAITS in mine.values()
             found["driver_kills_at_start"] += not mine
     return dict(found)

@@ -66,6 +66,7 @@ class Watch:
                 self.waiting.pop(entry.run, None)
                 self.at_work[entry.run] = entry.pid
             case Kind.END:
+                self.waiting.pop(entry.run, None)
                 self.at_work.pop(entry.run, None)
             case Kind.DIES:
                 self._is_dead(entry.pid)

@@ -2,6 +2,7 @@
 
     outside   nodes are rows of a small database; the provider is unkind by itself
     ec2       the real EC2 provider behind the broker's threads, over HTTP to a cloud in a box
+    booting   the same, in fair weather, with machines that boot and join their drivers
 
 Everything of a world lives in its folder, so that the harness, each broker and each driver can come
 to it; no death of any of them touches it.
@@ -67,6 +68,10 @@ def find(name: str, folder: Path) -> World:
         from tests.faults.kill.ec2 import Ec2World
 
         return Ec2World(folder)
+    if name == "booting":
+        from tests.faults.kill.booting import BootingWorld
+
+        return BootingWorld(folder)
     from tests.faults.kill.outside import OutsideWorld
 
     return OutsideWorld(folder)
