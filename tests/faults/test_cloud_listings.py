@@ -4,7 +4,7 @@ Over the EC2 provider and an imaginary cloud. Of the same rows of the fault tabl
 
     row  fault                          elsewhere
     17   a new node is not listed yet   scheduler/test_presence.py; cluster/ec2/test_listing.py
-    18   empty and partial lists        scheduler/test_presence.py, test_reaper.py (a thousand each)
+    18   empty and partial lists        scheduler/test_presence.py; test_reaper_campaign.py
 """
 
 import pytest
