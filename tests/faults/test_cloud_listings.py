@@ -62,7 +62,7 @@ def test_row_17_nodes_that_are_neither_listed_nor_answer_are_given_up(
     cloud.box.describe_empty(HIDDEN)
     cloud.skip(55.0, step_s=5.0)
     assert first == {one.id for one in cloud.nodes()}
-    cloud.skip(15.0, step_s=5.0)
+    cloud.skip(25.0, step_s=5.0)
     assert not first & {one.id for one in cloud.nodes()}
     cloud.until(lambda: cloud.ends() == [EndReason.BOOT_FAIL])
     cloud.hear = True

@@ -53,7 +53,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(outside: Site) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_over_ec2_lose_nothing_and_double_nothing(cloud: Site) -> None:
-    found = _judged(cloud, Campaign(kills=20))
+    found = _judged(cloud, Campaign(kills=20, live_workflows=3, drain_s=180.0))
     assert found.kills_at_work >= 1
     assert found.kills_in_launch >= 1
     assert found.driver_kills >= 3
