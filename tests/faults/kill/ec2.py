@@ -20,7 +20,7 @@ from scsched.cluster.ec2 import site as sites
 from scsched.cluster.ec2.instances import DEPLOYMENT, GANG, POOL
 from scsched.cluster.ec2.provider import Ec2Provider
 from scsched.cluster.pools import Market
-from scsched.cluster.provider import Launched, LaunchRequest, Refused, Traits
+from scsched.cluster.provider import Launched, LaunchRequest, Refused, Throttled, Traits
 from scsched.db.session import Store
 from scsched.scheduler import presence, wiring
 from scsched.scheduler.background import Background, Pace
@@ -39,10 +39,12 @@ KIND, OTHER = "t3.small", "t3.medium"
 ON_DEMAND = {KIND: Decimal(36), OTHER: Decimal(72)}
 SPOT = {KIND: Decimal(18), OTHER: Decimal(36)}
 """US dollars an hour: a cent a second, about, as a life of seconds must cost something."""
-GRACE_S = 4.0
+GRACE_S = 3.0
 """Of all kinds; far longer than listings lie in this weather."""
 QUICK = Pace(rate_per_s=1000.0, burst=1000, again_s=0.3)
 OFTEN = Every(list_s=0.15)
+THROTTLED_S = 0.5
+"""How long all calls pause after "too many": a grace is to hold many listings."""
 FORGET_S = 30.0
 """How long an ended instance is listed: longer than any time without a broker."""
 
@@ -169,7 +171,7 @@ class Told(Ec2Provider):
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         for request in requests:
             self._journal.write(Kind.LAUNCH, token=request.token, word=request.pool.name)
-        answers = super().launch(requests)
+        answers = tuple(_shortened(answer) for answer in super().launch(requests))
         for answer in answers:
             said = answer.error.code if isinstance(answer, Refused) else "launched"
             self._journal.write(Kind.ANSWER, token=answer.token, word=said)
@@ -179,6 +181,12 @@ class Told(Ec2Provider):
         for token in tokens:
             self._journal.write(Kind.TERMINATE, token=token)
         super().terminate(tokens)
+
+
+def _shortened(answer: Launched | Refused) -> Launched | Refused:
+    if isinstance(answer, Refused) and isinstance(answer.error, Throttled):
+        return Refused(answer.token, Throttled(str(answer.error), retry_after_s=THROTTLED_S))
+    return answer
 
 
 def _pools(zones: Sequence[str], boot_s: float) -> Iterator[PoolConfig]:

@@ -6,6 +6,7 @@ Moments of the broker:
     work       while a step is executed
     recovery   within half a second of its start
     tick       in its first tick, in which it takes up what the one before it left
+    late       some seconds after its first tick, when graces are over that each broker counts anew
 
 Moments of a driver:
     driver-work      while it executes a step
@@ -32,9 +33,10 @@ from tests.faults.kill.watch import Driver, Watch
 PAUSE_S = 0.005
 START_S = 30.0
 MAX_CRASHES = 10
+LATE_S = (4.0, 6.0)
 MOMENT_S = 5.0
 """How long a kill waits for its moment."""
-BROKER_MOMENTS = {"random": 5, "launch": 4, "work": 4, "recovery": 4, "tick": 3}
+BROKER_MOMENTS = {"random": 5, "launch": 4, "work": 4, "recovery": 4, "tick": 3, "late": 1}
 DRIVER_MOMENTS = {"driver-work": 3, "driver-waiting": 2, "driver-start": 2}
 MOMENTS = {**BROKER_MOMENTS, **DRIVER_MOMENTS, "both": 2}
 
@@ -119,6 +121,8 @@ class Killer:
         self._has_ticked()
         if moment == "random":
             return self._pause(self._campaign.longest_wait_s)
+        if moment == "late":
+            return self._pause(LATE_S[1], LATE_S[0])
         if moment in ("work", "both"):
             self._wait(lambda: bool(watch.at_work), MOMENT_S)
             return self._pause(0.02)
@@ -169,8 +173,8 @@ class Killer:
 
     # ---- waiting
 
-    def _pause(self, at_most_s: float) -> None:
-        self._wait(lambda: False, self._chance.uniform(0.0, at_most_s))
+    def _pause(self, at_most_s: float, at_least_s: float = 0.0) -> None:
+        self._wait(lambda: False, self._chance.uniform(at_least_s, at_most_s))
 
     def _has_ticked(self) -> bool:
         return self._wait(lambda: self._pid in self._watch.ticked, START_S)

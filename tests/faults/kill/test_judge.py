@@ -19,7 +19,8 @@ Doctor = Callable[[Record], Record]
 @pytest.fixture(scope="module")
 def good() -> Record:
     with harness.site() as place:
-        return Record.of(harness.run(place, Campaign(kills=3, moments={"work": 1, "launch": 1})))
+        campaign = Campaign(kills=3, moments={"work": 1, "launch": 1}, strangers=0.0)
+        return Record.of(harness.run(place, campaign))
 
 
 def lose_a_submission(record: Record) -> Record:
