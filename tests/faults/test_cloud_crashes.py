@@ -4,7 +4,7 @@ Over the EC2 provider and an imaginary cloud. Other tests of the same rows of th
 
     row  fault                          elsewhere
     1, 2 killed around a submission     faults/kill (SIGKILL of the process, over a fake cloud)
-    3-7  killed around a launch         faults/kill; scheduler/test_remote.py
+    3-7  killed around a launch         faults/kill, over EC2 too; scheduler/test_remote.py
     8    power cut                      faults/test_power_cut.py, which cuts the database's writes
     13   two brokers                    scheduler/test_daemon.py, contract/test_store.py
     14   leader frozen                  scheduler/test_ticker.py
