@@ -223,8 +223,11 @@ class Box(Verbs):
 
     # ------------------------------------------------------------------ what is there
 
-    def instances(self) -> list[Machine]:
-        """Every instance there ever was, in order of launch."""
+    def instances(self, *, ended_within_s: float | None = None) -> list[Machine]:
+        """Every instance there ever was, in order of launch.
+
+        :param ended_within_s: without those that ended longer ago.
+        """
         return [
             Machine(
                 **{
@@ -233,7 +236,7 @@ class Box(Verbs):
                     "ended_at": row["ended_at"] and datetime.fromisoformat(row["ended_at"]),
                 }
             )
-            for row in self.say("instances")
+            for row in self.say("instances", ended_within_s=ended_within_s)
         ]
 
     def instance(self, instance_id: str) -> Machine:

@@ -199,8 +199,14 @@ class Hosts:
             up()
 
     def _unlink(self, host: Host) -> None:
-        if Path("/sys/class/net", host.link).exists():
-            ip_batch(f"link delete {host.link}")
+        """A host that ends takes its link with it, at any time."""
+        link = Path("/sys/class/net", host.link)
+        try:
+            if link.exists():
+                ip_batch(f"link delete {host.link}")
+        except OSError:
+            if link.exists():
+                raise
 
     def _write(self, directory: Path, record: Record) -> None:
         address = str(record.instance.private_ip)

@@ -4,7 +4,7 @@ Over the EC2 provider and an imaginary cloud. Of the same rows of the fault tabl
 
     row  fault                          elsewhere
     17   a new node is not listed yet   scheduler/test_presence.py; cluster/ec2/test_listing.py
-    18   empty and partial lists        scheduler/test_presence.py, test_reaper.py (a thousand each)
+    18   empty and partial lists        scheduler/test_presence.py; test_reaper_campaign.py
 """
 
 import pytest
@@ -62,7 +62,7 @@ def test_row_17_nodes_that_are_neither_listed_nor_answer_are_given_up(
     cloud.box.describe_empty(HIDDEN)
     cloud.skip(55.0, step_s=5.0)
     assert first == {one.id for one in cloud.nodes()}
-    cloud.skip(15.0, step_s=5.0)
+    cloud.skip(25.0, step_s=5.0)
     assert not first & {one.id for one in cloud.nodes()}
     cloud.until(lambda: cloud.ends() == [EndReason.BOOT_FAIL])
     cloud.hear = True

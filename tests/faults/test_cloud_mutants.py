@@ -1,6 +1,6 @@
 """A broker with one of its guards taken out is caught by what these tests look at in the end.
 
-One that reaps by address, or believes every list: scheduler/test_reaper.py.
+One that reaps by address, or believes every list: scheduler/test_reaper_campaign.py.
 """
 
 import secrets
