@@ -113,13 +113,35 @@ def test_the_provider_s_word_on_the_launch_holds(store: Store) -> None:
     assert paid(store, node.id) == [Paid(run.run_id, -2.0, None, Decimal("0.5"))]
 
 
-def test_a_launch_is_never_in_the_future(store: Store) -> None:
+def test_a_node_launched_after_its_tick_began_is_paid_for_from_its_launch(store: Store) -> None:
+    """To the microsecond: six nodes that cost a fifth of a cent too much each are a cent."""
     submit(store)
     with store.write() as session:
         (run,) = open_all(session, new_nodes=(new_node(),))
-        nodes.launched(session, [Birth(run.node_ids[0], "i-1", later(900))], later(5))
-        (node,) = nodes.live(session)
-    assert node.launched_at == later(5)
+        nodes.launched(session, [Birth(run.node_ids[0], "i-1", later(5.2))], later(5))
+        nodes.up(session, run.node_ids, later(6))
+        nodes.ended(session, [Death(run.node_ids[0], "spot", later(7.2))], later(8))
+    assert paid(store, run.node_ids[0]) == [Paid(run.run_id, 5.2, 7.2, Decimal("0.36"))]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_provider_s_clock_may_be_ahead_of_ours(store: Store, told: bool) -> None:
+    """What it bills is paid for, and nothing but that, whatever happens before it is so late."""
+    submit(store, *chain(2))
+    with store.write() as session:
+        (run,) = open_all(session, new_nodes=(new_node(),))
+        node_id = run.node_ids[0]
+        nodes.launched(session, [Birth(node_id, "i-1", later(900))], later(5))
+        nodes.up(session, run.node_ids, later(20))
+        runs.end_runs(session, [end(run)], later(100))
+        died = Death(node_id, "asked", later(1050) if told else None)
+        nodes.ended(session, [died], later(150))
+    with store.read() as session:
+        receipt = queries.receipt(session, 1, later(9999))
+    until = 1050 if told else 900
+    assert [(one.start_s, one.end_s) for one in paid(store, node_id)] == [(900, 900), (900, until)]
+    assert receipt.total_usd == (until - 900) * SECOND
+    assert receipt.boot_usd == 0
 
 
 def test_nothing_is_paid_after_the_end_that_the_provider_tells(store: Store) -> None:
