@@ -255,7 +255,7 @@ def test_notices_are_heard_between_two_listings_and_wake_a_tick(make: Make, clou
     """The news is there before the tick is woken."""
     woken: list[int] = []
     every = Every(list_s=3600.0, hear_s=0.02)
-    background = make(wake=lambda: woken.append(background.news), every=every)
+    background: Background = make(wake=lambda: woken.append(background.news), every=every)
     answers(background, "g-0")
     wait_until(lambda: tokens_of(background.list()) == {"g-0"})
     before = background.listing()
