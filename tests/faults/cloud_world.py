@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -58,8 +58,9 @@ DIVIDED = Decimal("1e-12")
 """Two ways to divide by the microseconds of an hour differ by less."""
 QUICK = Pace(rate_per_s=1000.0, burst=1000, again_s=0.3)
 OFTEN = Every(list_s=0.05)
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 PAUSE_S = 0.02
+PAUSE_FOREVER_S = 86400.0
 
 
 def pool(name: str = "spot", **values: object) -> PoolConfig:
@@ -164,13 +165,13 @@ class CloudWorld(World):
 
     # ------------------------------------------------------------------ time
 
-    def tick(self, times: int = 1, *, seconds: float = 0.0) -> None:
+    def tick(self, times: int = 1, *, seconds: float = 0.0, census_age_s: float = 0.0) -> None:
         for _ in range(times):
             self._ahead_s += seconds
             self.now = utc_now() + timedelta(seconds=self._ahead_s)
             self._machines = self.box.up()
             self._beats()
-            self.services.tick(self.now)
+            self.services.tick(self.now, census_age_s)
             if self.fate.died.is_set():
                 self.restart()
             self._orders()
@@ -185,19 +186,38 @@ class CloudWorld(World):
             self.services.inbox.wait(PAUSE_S)
             self.tick(seconds=seconds)
 
-    def skip(self, seconds: float, *, step_s: float = 9.0) -> None:
-        """So much time passes, with a new listing at each step."""
-        while seconds > 0:
-            self.tick(seconds=min(step_s, seconds))
-            seconds -= step_s
+    def until_woken(self, holds: Callable[[], bool]) -> None:
+        """As a daemon whose pause is longer than anybody waits: it ticks when it is woken, and
+        sees what has come since its last census only if that is news."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            self._beats()
+            self.services.inbox.wait(PATIENCE_S)
+            assert time.monotonic() < deadline, f"woken in vain, or not at all: {self.said()}"
+            self.tick(census_age_s=PAUSE_FOREVER_S)
+
+    def skip(self, seconds: float, *, step_s: float = 9.0, since: datetime | None = None) -> None:
+        """So much time passes in all, with a new listing at each step; also where this takes long
+        itself.
+
+        :param since: when it began; None: now.
+        """
+        end = (since or self.now) + timedelta(seconds=seconds)
+        while self.now < end:
+            left_s = (end - utc_now()).total_seconds() - self._ahead_s
+            self.tick(seconds=min(step_s, max(0.0, left_s)))
             self.hear_listing(more=1)
 
     def hear_listing(self, more: int = 2) -> None:
         """So many more; the second was begun after this call."""
         until = self.background.number + more
+        self.wait(lambda: self.background.number >= until)
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        """Without a tick."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.background.number < until:
-            assert time.monotonic() < deadline, "no listing comes"
+        while not holds():
+            assert time.monotonic() < deadline, "waited in vain without a tick"
             self.services.inbox.wait(PAUSE_S)
             self.services.inbox.take()
 
@@ -265,11 +285,7 @@ class CloudWorld(World):
     def lose(self, machine: Machine) -> None:
         """It vanishes, which the cloud says before its driver has noticed."""
         self.box.lose(machine.instance_id)
-        deadline = time.monotonic() + PATIENCE_S
-        while machine.instance_id not in self._listed_as_ended():
-            assert time.monotonic() < deadline, "its end is not listed"
-            self.services.inbox.wait(PAUSE_S)
-            self.services.inbox.take()
+        self.wait(lambda: machine.instance_id in self._listed_as_ended())
 
     def _listed_as_ended(self) -> set[str]:
         ended = NodeState.TERMINATED

@@ -17,8 +17,6 @@ from scsched.steps.state import EndReason, StepState
 from tests.faults.cloud_world import CloudWorld, cloud, flat_box, make_cloud, refusing, urls
 from tests.scheduler.world import SPOT, step
 
-pytestmark = pytest.mark.campaign
-
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
 HIDDEN = 1_000_000
@@ -144,15 +142,18 @@ def test_row_15_a_lost_reply_to_a_termination_leaves_no_node(cloud: CloudWorld) 
 
 
 def test_row_16_the_token_of_a_node_that_has_ended_launches_nothing(cloud: CloudWorld) -> None:
-    """It came, its reply was lost, and it went: it is paid for, and the step gets a new token."""
-    cloud.box.describe_late(seconds=3.0)
-    cloud.box.fault(lost_reply=True)
+    """It came, nobody heard, and it went: it is paid for, and the step gets a new token."""
+    cloud.hear = False
+    cloud.box.describe_empty(HIDDEN)
     submit(cloud, width=1)
+    cloud.kill_at("launched")
     cloud.until(lambda: len(cloud.box.up()) == 1)
     first = cloud.box.up()[0]
     cloud.box.lose(first.instance_id)
-    cloud.box.describe_late()
-    cloud.until(lambda: cloud.box.calls().get("RunInstances", 0) >= 2)
+    cloud.wait(lambda: cloud.box.instance(first.instance_id).state == "terminated")
+    cloud.until(lambda: bool(cloud.box.calls().get("IdempotentInstanceTerminated")))
+    cloud.hear = True
+    cloud.box.describe_empty(0)
     cloud.until(lambda: len(cloud.ends()) == 1)
     cloud.until_state(RUNNING)
     second = cloud.box.up()[0]

@@ -14,8 +14,6 @@ from tests.cloudbox.client import Box
 from tests.faults.cloud_world import CloudWorld, cloud, flat_box, make_cloud, urls
 from tests.scheduler.world import SPOT, step
 
-pytestmark = pytest.mark.campaign
-
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
 HIDDEN = 1_000_000
@@ -57,12 +55,14 @@ def test_row_17_nodes_that_are_neither_listed_nor_answer_are_given_up(
     cloud.hear = False
     cloud.until(lambda: len(cloud.box.up()) == 2 and all(one.launched_at for one in cloud.nodes()))
     first = {one.id for one in cloud.nodes()}
+    cloud.box.describe_empty(HIDDEN)
+    cloud.hear_listing()
+    since = cloud.now
     for one in cloud.box.up():
         cloud.box.lose(one.instance_id)
-    cloud.box.describe_empty(HIDDEN)
-    cloud.skip(55.0, step_s=5.0)
+    cloud.skip(55.0, step_s=5.0, since=since)
     assert first == {one.id for one in cloud.nodes()}
-    cloud.skip(15.0, step_s=5.0)
+    cloud.skip(70.0, step_s=5.0, since=since)
     assert not first & {one.id for one in cloud.nodes()}
     cloud.until(lambda: cloud.ends() == [EndReason.BOOT_FAIL])
     cloud.hear = True

@@ -15,8 +15,6 @@ from scsched.steps.state import StepState
 from tests.faults.cloud_world import CloudWorld, cloud, flat_box, make_cloud, urls
 from tests.scheduler.world import SPOT, step
 
-pytestmark = pytest.mark.campaign
-
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
 HIDDEN = 1_000_000

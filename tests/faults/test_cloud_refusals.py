@@ -30,8 +30,6 @@ from tests.faults.cloud_world import (
 )
 from tests.scheduler.world import SPOT, step
 
-pytestmark = pytest.mark.campaign
-
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
 CAPACITY = ["InsufficientInstanceCapacity", "UnfulfillableCapacity", "SpotMaxPriceTooLow"]
