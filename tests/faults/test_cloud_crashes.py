@@ -85,6 +85,19 @@ def test_row_12_a_driver_that_died_too_costs_no_second_set_of_nodes(cloud: Cloud
     assert cloud.problems() == []
 
 
+def test_row_13_two_brokers_at_once_make_one_set_of_nodes(cloud: CloudWorld) -> None:
+    """The second is refused; were it not, all that both write and ask for is still done once."""
+    second = cloud.second()
+    submit(cloud)
+    cloud.until(lambda: cloud.at() is RUNNING and all(one.launched_at for one in cloud.nodes()))
+    assert cloud.box.calls().get("RunInstances", 0) <= 2
+    cloud.settle()
+    assert second.fleet.holds(cloud.now) == {}
+    assert len(cloud.box.instances()) == 2
+    assert cloud.ends() == [EndReason.COMPLETED] * 2
+    assert cloud.problems() == []
+
+
 def test_row_14_a_broker_that_wakes_in_a_launch_that_is_done_launches_nothing(
     cloud: CloudWorld,
 ) -> None:
