@@ -283,6 +283,7 @@ class CloudWorld(World):
         self.until(lambda: self.finish_all() and not self.nodes() and not self.box.up())
         self.until(lambda: not self.programs.drivers)
         self.hear_listing()
+        self.tick()
 
     def finish_all(self) -> bool:
         """Every run that is at work; whether every workflow is done."""

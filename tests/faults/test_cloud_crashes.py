@@ -116,7 +116,10 @@ def test_row_14_a_broker_that_wakes_in_a_launch_that_is_done_launches_nothing(
 def test_row_14_what_a_broker_launches_that_wakes_too_late_is_ended_as_an_orphan(
     cloud: CloudWorld,
 ) -> None:
-    """The run that wanted it was cancelled and its intent closed, a minute after its last word."""
+    """The run that wanted it was cancelled and its intent closed, a minute after its last word.
+
+    Its workflow pays for it all the same.
+    """
     cloud.submit(step("1", width=2), market=SPOT)
     with refusing(cloud.box, "InternalError"):
         cloud.kill_at("launch")
@@ -130,7 +133,9 @@ def test_row_14_what_a_broker_launches_that_wakes_too_late_is_ended_as_an_orphan
     assert {one.kind for one in cloud.services.audit.run(cloud.now).differences} == {"unknown"}
     cloud.skip(310.0, step_s=62.0)
     cloud.until(lambda: not cloud.box.up())
+    cloud.until(lambda: sum(one.kind == "node_corrected" for one in cloud.events()) == 2)
     assert sum(one.kind == "stranger_ended" for one in cloud.events()) == 2
+    assert cloud.problems() == ["step 1 is CANCELLED with 0 completed runs"]
 
 
 def test_row_15_a_lost_reply_launches_nothing_twice(cloud: CloudWorld) -> None:
