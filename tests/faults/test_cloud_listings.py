@@ -100,6 +100,7 @@ def test_row_18_a_list_that_lacks_nodes_ends_no_healthy_one(cloud: CloudWorld, l
     assert cloud.problems() == []
 
 
+@pytest.mark.slow
 def test_row_18_a_cloud_that_does_not_answer_ends_no_healthy_node(cloud: CloudWorld) -> None:
     running(cloud, 6)
     number = cloud.box.fault("InternalError", action="DescribeInstances", times=None)
