@@ -178,6 +178,8 @@ class Endpoint:
         try:
             answer = self._answer(environ, form, struck)
         except Refusal as refusal:
+            with self._counting:
+                self.calls[refusal.code] += 1
             answer = _refused(refusal, is_form=bool(form))
         if any(one.lost_reply for one in struck):
             return self._drop(environ)
@@ -204,8 +206,6 @@ class Endpoint:
     ) -> "Answered":
         for fault in struck:
             if fault.code:
-                with self._counting:
-                    self.calls[fault.code] += 1
                 raise Refusal(fault.code, fault.message)
         if form.get("Version") != EC2_VERSION:
             return _ask(self._inner, environ)
