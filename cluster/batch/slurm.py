@@ -36,7 +36,9 @@ from scsched.cluster.provider import (
     Seen,
     Traits,
     Unreachable,
+    by_gang,
     gang_of,
+    in_order,
     index_of,
 )
 from scsched.steps.errors import ConfigError
@@ -95,14 +97,11 @@ class SlurmProvider:
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         """See `Provider.launch`; one sbatch a gang."""
-        gangs: dict[str, list[LaunchRequest]] = {}
-        for request in requests:
-            gangs.setdefault(gang_of(request.token), []).append(request)
-        answers: dict[str, Launched | Refused] = {}
+        gangs = by_gang(requests)
         with self._launching:
-            for group in gangs.values():
-                answers |= {answer.token: answer for answer in self._launch_gang(group)}
-        return tuple(answers[request.token] for request in requests)
+            return in_order(
+                requests, (answer for gang in gangs for answer in self._launch_gang(gang))
+            )
 
     def list(self) -> tuple[Seen, ...]:
         """See `Provider.list`."""
@@ -167,12 +166,12 @@ class SlurmProvider:
         """What is not there yet is launched together."""
         try:
             known = self._known(group[0])
+            over = self._over(known)
             missing = [request for request in group if index_of(request.token) not in known]
-            refused = self._add(missing, known) if missing else None
-            steps = self._queue.steps(known.values())
+            refused = self._add(missing, known, over) if missing else None
         except ProviderError as exc:
             return [Refused(request.token, exc) for request in group]
-        return [_answer(request, known, steps, refused) for request in group]
+        return [_answer(request, known, over, refused) for request in group]
 
     def _known(self, first: LaunchRequest) -> dict[int, Job]:
         """The jobs of the gang's members that were launched before, by place."""
@@ -183,9 +182,22 @@ class SlurmProvider:
         self._end_doubles(doubles)
         return {place: job for job in found for place in job.mark.places}
 
-    def _add(self, group: Sequence[LaunchRequest], known: dict[int, Job]) -> ProviderError | None:
+    def _over(self, known: Mapping[int, Job]) -> frozenset[int]:
+        """The places of members that have ended, or are about to."""
+        steps, now = self._queue.steps(known.values()), datetime.now(UTC)
+        return frozenset(
+            place
+            for place, job in known.items()
+            if states.state_of(job, place, steps.get(job.job_id), now) not in _UP
+        )
+
+    def _add(
+        self, group: Sequence[LaunchRequest], known: dict[int, Job], over: Collection[int]
+    ) -> ProviderError | None:
         """Launch these in one job, or say why not."""
         try:
+            if over:
+                raise BadRequest(f"{group[0].name}: a node of its gang has ended; use new tokens")
             job = self._submit(group)
         except ConfigError as exc:
             return BadRequest(str(exc))
@@ -277,14 +289,14 @@ class SlurmProvider:
 def _answer(
     request: LaunchRequest,
     known: Mapping[int, Job],
-    steps: Mapping[int, Mapping[int, str]],
+    over: Collection[int],
     refused: ProviderError | None,
 ) -> Launched | Refused:
     place = index_of(request.token)
     job = known.get(place)
     if job is None:
         return Refused(request.token, refused or BadRequest(f"{request.name}: was not launched"))
-    if states.state_of(job, place, steps.get(job.job_id), datetime.now(UTC)) not in _UP:
+    if place in over:
         why = f"{request.name}: the node of {request.token} has ended; use a new token"
         return Refused(request.token, BadRequest(why))
     return Launched(request.token, states.provider_id(job, place))

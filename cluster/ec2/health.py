@@ -51,6 +51,9 @@ def examine(
     images = sorted({sites.for_pool(site, pool).image for pool in pools})
     for image in images:
         looks.append(("image", lambda image=image: _image(clients, image)))  # type: ignore[misc]
+    groups = {sites.for_pool(site, pool).placement_group for pool in pools} - {""}
+    for group in sorted(groups):
+        looks.append(("placement group", lambda group=group: _placement(clients, group)))  # type: ignore[misc]
     for pool in pools:
         looks.append(("launch", lambda pool=pool: _launch(clients, site, pool, deployment)))  # type: ignore[misc]
     looks.append(("quota", lambda: _quotas(clients, pools)))
@@ -130,6 +133,21 @@ def _image(clients: Clients, image: str) -> Iterator[Finding]:
         ok=state == "available",
         sentence=f"{image} is {state}",
         hint="" if state == "available" else "bake one: `scsched cloud image`",
+    )
+
+
+def _placement(clients: Clients, group: str) -> Iterator[Finding]:
+    with translated(f"look at placement group {group}"):
+        answer = clients.of("ec2").describe_placement_groups(GroupNames=[group])
+    found = answer["PlacementGroups"]
+    state = found[0]["State"] if found else "missing"
+    strategy = found[0]["Strategy"] if found else "none"
+    good = (state, strategy) == ("available", "cluster")
+    yield Finding(
+        "placement group",
+        ok=good,
+        sentence=f"{group} is {state}, its strategy is {strategy}",
+        hint="" if good else "name one that is available and of strategy cluster",
     )
 
 

@@ -189,6 +189,9 @@ class Control:
     def do_describe_partial(self, share: float, calls: int, seed: int) -> None:
         self._cloud.view.partial(share=share, calls=calls, seed=seed)
 
+    def do_placement_groups(self, state: str) -> None:
+        self._cloud.groups.state = state
+
     def do_page_size(self, size: int | None) -> None:
         self._cloud.view.page_size = size
 
