@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scsched.cluster import remote
-from scsched.cluster.batch import jobscript, listings, options
+from scsched.cluster.batch import health, jobscript, listings, options
 from scsched.cluster.batch.commands import Commands
 from scsched.cluster.batch.listings import Listed
 from scsched.cluster.batch.options import PoolOptions, SiteOptions
+from scsched.cluster.health import Finding
 from scsched.cluster.pools import Pool
 from scsched.cluster.provider import (
     BadRequest,
@@ -126,6 +127,13 @@ def from_config(
     """:raises ConfigError: as `check`."""
     check(name, table, pools)
     return BatchProvider(options.site(name, table), deployment, pools)
+
+
+def examine(
+    name: str, table: Mapping[str, object], *, deployment: str, pools: Sequence[Pool]
+) -> Iterable[Finding]:
+    """That nobody has seen it work yet."""
+    return (health.unproven(options.site(name, table).kind),)
 
 
 class BatchProvider:

@@ -11,17 +11,17 @@ count as lost, as they were.
 """
 
 import logging
-import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from scsched.cluster.batch import errors, jobs, options, states, submission
-from scsched.cluster.batch.commands import Commands, user
+from scsched.cluster.batch import errors, health, jobs, options, states, submission
+from scsched.cluster.batch.commands import user
 from scsched.cluster.batch.jobs import Job, Mark
 from scsched.cluster.batch.options import SiteOptions
-from scsched.cluster.batch.queue import Queue
+from scsched.cluster.batch.queue import Queue, commands
+from scsched.cluster.health import Finding
 from scsched.cluster.pools import Market, Pool
 from scsched.cluster.provider import (
     BadRequest,
@@ -65,6 +65,15 @@ def from_config(
     return SlurmProvider(options.site(name, table), deployment, pools)
 
 
+def examine(
+    name: str, table: Mapping[str, object], *, deployment: str, pools: Sequence[Pool]
+) -> Iterable[Finding]:
+    """What Slurm has and lacks for these pools; asks it, changes nothing."""
+    check(name, table, pools)
+    ask = commands(options.site(name, table)).ask
+    return tuple(health.examine(ask, Queue(ask, deployment), pools, submission.KEYS))
+
+
 class SlurmProvider:
     """Its methods may be called from any thread; of one deployment by one process at a time."""
 
@@ -82,13 +91,7 @@ class SlurmProvider:
         self._site = site
         self._deployment = deployment
         self._pools = {pool.name: pool for pool in pools}
-        conf = site.conf or os.environ.get("SLURM_CONF", "")
-        self._commands = Commands(
-            translate=errors.of_slurm,
-            folder=site.commands,
-            environ={"SLURM_CONF": conf} if conf else None,
-            timeout_s=timeout_s,
-        )
+        self._commands = commands(site, timeout_s)
         self._launching = threading.Lock()
         self._queue = Queue(self._commands.ask, deployment)
 

@@ -18,6 +18,7 @@ from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any
 
+from scsched.cluster import image
 from scsched.cluster.ec2 import errors, instances
 from scsched.cluster.ec2 import site as sites
 from scsched.cluster.ec2.clients import Clients
@@ -197,9 +198,8 @@ def policy(
 
 def image_recipe(name: str, options: Mapping[str, object]) -> str:
     """A shell script that makes a fresh Debian 12 machine ready to be made an image of."""
-    from scsched.cluster.ec2 import image
-
-    return image.recipe(sites.read(name, options))
+    site = sites.read(name, options)
+    return image.recipe(site.python, keep_sshd=bool(site.key_name))
 
 
 def examine(

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 
+from scsched.cluster import image
 from scsched.cluster.health import Finding
 from scsched.cluster.openstack import servers
 from scsched.cluster.openstack import site as sites
@@ -121,6 +122,12 @@ def from_config(
     """:raises ConfigError: as `check`."""
     check(name, options, pools)
     return OpenStackProvider(sites.read(name, options), deployment)
+
+
+def image_recipe(name: str, options: Mapping[str, object]) -> str:
+    """A shell script that makes a fresh Debian 12 server ready to be made an image of."""
+    site = sites.read(name, options)
+    return image.recipe(site.python, keep_sshd=bool(site.key_name))
 
 
 def examine(

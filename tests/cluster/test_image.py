@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from scsched.cluster.ec2 import provider as ec2
+from scsched.cluster.openstack import provider as openstack
 from tests.cluster.ec2.rig import PLAIN
+from tests.openstack.options import OPTIONS
 
 
 def recipe(**changes: object) -> str:
@@ -45,6 +47,11 @@ def test_it_does_nothing_where_it_must_not(tmp_path: Path) -> None:
 
 def test_scsched_goes_where_the_site_expects_it() -> None:
     assert "environment=/srv/s\n" in recipe(python="/srv/s/bin/python")
+
+
+def test_it_is_the_same_for_every_cloud() -> None:
+    mine = openstack.image_recipe("egi", {**OPTIONS, "python": PLAIN["python"]})
+    assert mine == recipe()
 
 
 def test_it_bakes_what_a_node_needs() -> None:
