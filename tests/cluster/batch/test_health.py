@@ -52,10 +52,11 @@ def test_a_pool_that_no_node_is_large_enough_for(
 
 
 def test_without_slurm_nothing_else_is_asked(box: Box, site: SiteOptions) -> None:
-    (only,) = examined(box, replace(site, commands="/nowhere"), NORMAL)
+    table = asdict(replace(site, conf="/nowhere/slurm.conf"))
+    (only,) = slurm.examine("home", table, deployment="d", pools=[NORMAL])
     assert not only.ok
-    assert "/nowhere" in only.sentence
-    assert "commands" in only.hint
+    assert "sinfo" in only.sentence
+    assert "conf" in only.hint
 
 
 def test_what_is_not_proven_is_said(site: SiteOptions) -> None:
