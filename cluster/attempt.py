@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from scsched.cluster import cgroup, processes, rundir, tags
+from scsched.cluster import cgroup, leftovers, processes, rundir, tags
 from scsched.cluster import gang as gangs
 from scsched.cluster.abort import STORAGE_S, Abort
 from scsched.cluster.gang import Gang
@@ -271,7 +271,8 @@ def _clean(scratch: Path) -> None:
     if tags.NODE in os.environ and tags.DEPLOYMENT in os.environ:
         shm = rundir.shm_dir(os.geteuid(), os.environ[tags.DEPLOYMENT], os.environ[tags.NODE])
         for segment in shm.glob("*"):
-            segment.unlink(missing_ok=True)
+            if segment.name != leftovers.MARK:
+                segment.unlink(missing_ok=True)
 
 
 def _parsed(spec: Mapping[str, object]) -> AttemptSpec:

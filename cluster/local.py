@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from scsched.cluster import cgroup, processes, rundir, tags
-from scsched.cluster.local_processes import Found, Nodes
+from scsched.cluster.local_processes import Found, Nodes, main_of
 from scsched.cluster.node import NodeSpec, to_json
 from scsched.cluster.pools import Pool
 from scsched.cluster.processes import Process
@@ -275,6 +275,8 @@ class LocalProvider:
     def _kill(self, tokens: Sequence[str], reason: str) -> None:
         for token in tokens:
             record = self._records.get(token)
+            if record is not None and not record.ended and (main := main_of(record)):
+                processes.send(main, signal.SIGKILL)
             ours = {tags.DEPLOYMENT: self._deployment, tags.NODE_TOKEN: token}
             try:
                 processes.kill_tagged(ours, uid=None if record is None else record.uid)

@@ -12,7 +12,7 @@ from scsched.cluster import processes, tags
 from scsched.cluster.node import MODULE
 from scsched.cluster.processes import Process
 from scsched.cluster.provider import BadRequest, LaunchRequest, NoCapacity
-from scsched.cluster.records import Records
+from scsched.cluster.records import Record, Records
 
 _POOL = "SCSCHED_POOL"
 
@@ -51,6 +51,10 @@ class Nodes:
             if main is None and processes.runs(process.pid, MODULE):
                 main = process
             nodes[token] = Found(main, environ.get(tags.NODE, ""), environ.get(_POOL, ""), uid)
+        for record in self._records:
+            main = None if record.ended or record.token in nodes else main_of(record)
+            if main is not None:
+                nodes[record.token] = Found(main, record.name, record.pool, record.uid)
         return nodes
 
     def start(self, request: LaunchRequest, spec: str) -> int:
@@ -87,6 +91,18 @@ class Nodes:
             tags.NODE_TOKEN: request.token,
             _POOL: request.pool.name,
         }
+
+
+def main_of(record: Record) -> Process | None:
+    """The live main process of a node that is on record.
+
+    One that was started a moment ago has no environment to be read yet.
+    """
+    try:
+        process = processes.parse(record.provider_id)
+    except ValueError:
+        return None
+    return process if processes.alive(process) else None
 
 
 @contextmanager

@@ -216,7 +216,7 @@ def _quota(clients: Clients, code: str, vcpus: int) -> Finding:
                 ServiceCode="ec2", QuotaCode=code
             )
     except ProviderError as exc:
-        return Finding("quota", ok=True, sentence=f"AWS does not tell of quota {code}: {exc}")
+        return Finding("quota", ok=True, sentence=f"not told: {exc}")
     quota = answer["Quota"]
     name, value = quota.get("QuotaName", code), int(quota["Value"])
     return Finding(

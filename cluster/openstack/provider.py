@@ -125,7 +125,7 @@ def from_config(
 
 
 def image_recipe(name: str, options: Mapping[str, object]) -> str:
-    """A shell script that makes a fresh Debian 12 machine ready to be made an image of."""
+    """A shell script that makes a fresh Debian 12 server ready to be made an image of."""
     site = sites.read(name, options)
     return image.recipe(site.python, keep_sshd=bool(site.key_name))
 

@@ -77,6 +77,23 @@ def test_a_node_is_found_though_we_died_before_writing_it_down(
     assert launched(following, request_node(1)) == node
 
 
+def test_a_node_whose_environment_cannot_be_read_yet_is_not_gone(
+    provider: LocalProvider,
+    request_node: Ask,
+    state_dir: Path,
+    deployment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As that of a process in the middle of its exec."""
+    node = launched(provider, request_node(1))
+    monkeypatch.setattr(processes, "_environ", lambda pid: {})
+    blind = LocalProvider(state_dir, deployment)
+    assert states(blind) == {request_node(1).token: (NodeState.RUNNING, "")}
+    assert launched(blind, request_node(1)) == node
+    blind.terminate([request_node(1).token])
+    assert not processes.alive(node)
+
+
 def test_a_node_that_dies_is_seen_to_be_gone(provider: LocalProvider, request_node: Ask) -> None:
     node = launched(provider, request_node(1))
     processes.send(node, signal.SIGKILL)
