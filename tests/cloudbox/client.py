@@ -111,7 +111,10 @@ class Box(Verbs):
         return self
 
     def stop(self) -> None:
-        """Ends the box and all that it has made."""
+        """Ends the box and all that it has made.
+
+        :raises BoxError: it does not end, or something has resisted it.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -123,6 +126,8 @@ class Box(Verbs):
             process.send_signal(signal.SIGKILL)
             process.wait(END_S)
             raise BoxError(f"the box did not end within {END_S:.0f} s: {self._tail()}") from None
+        if process.returncode > 0:
+            raise BoxError(f"the box ended with {process.returncode}: {self._tail()}")
 
     def __enter__(self) -> Self:
         return self.start()

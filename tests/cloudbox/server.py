@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,5 +177,11 @@ def _end_with_stdin(close: Callable[[], None]) -> None:
 
 
 def _end(close: Callable[[], None]) -> None:
-    close()
-    os._exit(0)
+    code = 1
+    try:
+        close()
+        code = 0
+    except Exception:  # the box ends, and its janitor removes what is left
+        traceback.print_exc()
+    finally:
+        os._exit(code)
