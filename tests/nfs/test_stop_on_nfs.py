@@ -2,14 +2,18 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from scsched.cluster.abort import ABORT_FILE
 from tests.nfs import places
 from tests.nfs.conftest import Shared
 from tests.nfs.export import missing, until
@@ -19,6 +23,12 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"no NFS in user space: {missing()}"),
 ]
 PROGRAM = Path(__file__).with_name("stop_on_host.py")
+LAUNCHER = """
+import sys
+from pathlib import Path
+from scsched.cluster.child import Child
+print(Child(Path(sys.argv[1])).run(["sh", "-c", "sleep 60 & echo up; wait"]), flush=True)
+"""
 IN_TIME_S = 8.0
 """1 s of grace, 2 s and 2 s for what storage may be asked, and a busy machine."""
 
@@ -93,3 +103,24 @@ def test_a_start_that_storage_holds_up_does_not_hold_up_the_node(
     assert answer["alive"] == 0
     assert answer["s"] < IN_TIME_S
     assert not attempt.log.read_text()
+
+
+def test_a_launcher_s_command_ends_while_storage_stalls(
+    shared: Shared, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "said"
+    argv = (sys.executable, "-c", LAUNCHER, str(folder / ABORT_FILE))
+    launcher = shared.a.start(*argv, out=out)
+    until(lambda: out.read_text() == "up\n", "no start:", out)
+    command = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(command) == 2
+    shared.export.pause()
+    try:
+        began = time.monotonic()
+        launcher.send_signal(signal.SIGTERM)
+        until(lambda: not any(one.is_running() for one in command), "the command goes on")
+        assert time.monotonic() - began < IN_TIME_S
+        until(lambda: out.read_text() == "up\n143\n", "the launcher hangs:", out)
+    finally:
+        shared.export.resume()
+    assert launcher.wait(places.TIMEOUT_S) == 0
