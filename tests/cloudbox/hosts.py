@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.cloudbox import cgroups
 from tests.cloudbox.cgroups import Cgroup
-from tests.cloudbox.imds import USER_DATA_PATH
+from tests.cloudbox.imds import PUBLIC_KEY_PATH, USER_DATA_PATH
 from tests.cloudbox.machines import Record
 from tests.cloudbox.network import DEAD_MAC, Network, ip_batch, remove_link
 from tests.cloudbox.records import Records, sweep
@@ -60,8 +60,6 @@ class Hosts:
     """vCPUs and MiB of a type."""
     binds: Sequence[str] = ()
     image: str = ""
-    public_key: str = ""
-    host_key: str = ""
     _hosts: dict[str, Host] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -213,8 +211,7 @@ class Hosts:
             "hostname": f"ip-{address.replace('.', '-')}",
             "binds": [*_unseen(), *self.binds],
             "image": self.image,
-            "public_key": self.public_key,
-            "host_key": self.host_key,
+            "public_key": record.tree.get(PUBLIC_KEY_PATH, ""),
             "user_data": record.tree.get(USER_DATA_PATH, ""),
         }
         _put(directory / "host.json", json.dumps(config))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 os.environ["MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION"] = "true"
 os.environ["MOTO_ENABLE_AMI_VALIDATION"] = "true"
+os.environ["MOTO_ENABLE_KEYPAIR_VALIDATION"] = "true"
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 
 from moto.ec2.models import EC2Backend, ec2_backends
@@ -37,7 +38,6 @@ from tests.cloudbox.records import Records
 from tests.cloudbox.world import ACCOUNT, REGION, ZONES
 
 LOOPBACK = "127.0.0.1"
-KEYGEN_S = 30.0
 FLAT_NETWORK = "127.77"
 """Where instances live that are not there: on the loopback, so that a dial goes nowhere else."""
 
@@ -56,7 +56,6 @@ class Options:
     shutting_down_s: float = 0.1
     binds: Sequence[str] = ()
     image: Path | None = None
-    sshd: bool = False
 
 
 def serve(options: Options, port_file: Path, *, lifeline: bool) -> None:
@@ -98,8 +97,6 @@ def _booting(options: Options, backend: EC2Backend) -> Serving:
         shapes=lambda kind: _shape(backend, kind),
         binds=options.binds,
         image=str(options.image or ""),
-        public_key=_key(directory / "ssh_key", public=True) if options.sshd else "",
-        host_key=_key(directory / "host_key", public=False) if options.sshd else "",
     )
     cloud = _cloud(options, backend, hosts)
     config = _network(backend, net.prefix) | {"gateway": net.gateway, "bridge": net.bridge}
@@ -117,13 +114,6 @@ def _start_janitor(directory: Path) -> None:
 def _shape(backend: EC2Backend, kind: str) -> tuple[int, int]:
     found = next(iter(backend.describe_instance_types([kind])))
     return int(found["VCpuInfo"]["DefaultVCpus"]), int(found["MemoryInfo"]["SizeInMiB"])
-
-
-def _key(path: Path, *, public: bool) -> str:
-    if not path.exists():
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
-        subprocess.run(argv, check=True, timeout=KEYGEN_S)
-    return (path.with_suffix(".pub") if public else path).read_text()
 
 
 def _cloud(options: Options, backend: EC2Backend, machines: Machines) -> Cloud:
