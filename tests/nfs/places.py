@@ -101,14 +101,20 @@ class Switch:
         run("ip", "link", "set", link, "master", bridge, "up")
         return self._up(name, address, prefix)
 
+    def place_here(self, address: str) -> Place:
+        """On this machine's own network, where it is `address`; its mounts are nobody else's."""
+        return self._held((), address)
+
     def _up(self, name: str, address: str, prefix: int) -> Place:
         run("ip", "-n", name, "address", "add", f"{address}/{prefix}", "dev", "eth0")
         for device in ("lo", "eth0"):
             run("ip", "-n", name, "link", "set", device, "up")
-        # It holds the namespaces while we hold its stdin: when we die, they go.
-        unshare = ("unshare", "--mount", "--propagation=private", "cat")
+        return self._held(("ip", "netns", "exec", name), address)
+
+    def _held(self, enter: tuple[str, ...], address: str) -> Place:
+        """A process holds the namespaces while we hold its stdin: when we die, they go."""
         holder = subprocess.Popen(
-            ["ip", "netns", "exec", name, *unshare],
+            [*enter, "unshare", "--mount", "--propagation=private", "cat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
