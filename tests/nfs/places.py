@@ -36,18 +36,19 @@ class Place:
         return run(*self.argv(*words), timeout_s=timeout_s)
 
     def start(self, *words: str, out: Path) -> "subprocess.Popen[bytes]":
-        """Start a program there that writes to `out`; its pid is the program's own."""
+        """Start a program there that writes to `out`; its pid is its own, and it ends with us."""
+        argv = ["setpriv", "--pdeathsig", "KILL", *self.argv(*words)]
         with out.open("ab") as log:
-            return subprocess.Popen(
-                self.argv(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def missing() -> str:
     """Why no places can be made here; empty: they can."""
     if os.geteuid() != 0:
         return "only root may make namespaces"
-    absent = [name for name in ("ip", "nsenter", "unshare") if shutil.which(name) is None]
+    absent = [
+        name for name in ("ip", "nsenter", "setpriv", "unshare") if shutil.which(name) is None
+    ]
     return f"{', '.join(absent)} not installed" if absent else ""
 
 
