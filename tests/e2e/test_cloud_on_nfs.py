@@ -5,7 +5,8 @@
 
 RELION classifies under MPI over both hosts. The server stands still for longer than a silent run is
 given: that is a stall of the storage, no loss of a node, and nobody starts anything anew. A host
-that is lost is one: the next gang goes on from what the lost one has left on the server.
+that is lost is one, and so are hosts whose mounts the server no longer knows: the next gang goes on
+from what they have left on the server.
 """
 
 import contextlib
@@ -197,6 +198,20 @@ def test_the_work_of_a_lost_host_goes_on_from_the_server(world: World, site: Sit
     assert first["end_reason"] in ("NODE_FAIL", "PREEMPTED")
     assert last["end_reason"] == "COMPLETED"
     assert int(last["resumed_from"] or 0) >= 1
+    all_is_paid_and_gone(world, site)
+
+
+def test_a_run_whose_hosts_have_a_stale_storage_goes_on_elsewhere(world: World, site: Site) -> None:
+    work = Work(world, site, "stale", iterations=5)
+    work.ranks()
+    hosts = {host.instance_id for host in world.box.up()}
+    world.export.export_anew()
+    first, last = work.finished()
+    assert first["end_reason"] == "NODE_FAIL"
+    assert first["detail"].endswith("Stale file handle; unmount it and mount it again"), first
+    assert last["end_reason"] == "COMPLETED"
+    assert int(last["resumed_from"] or 0) >= 1
+    assert all(world.box.instance(host).ended_at for host in hosts), "they were kept"
     all_is_paid_and_gone(world, site)
 
 
