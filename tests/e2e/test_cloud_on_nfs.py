@@ -10,6 +10,7 @@ from what they have left on the server.
 """
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -141,7 +142,11 @@ class Work:
             boxes.classes_2d(step=WAITING, iterations=1),
         )
         self.workflow = site.submit(document, project=world.path / name)
-        self.log = site.state / "log" / f"driver-{self.workflow}.log"
+        self._log = site.state / "log" / f"driver-{self.workflow}.log"
+
+    def nodes(self, said: str) -> set[str]:
+        """Of which the driver has noted that."""
+        return {*re.findall(rf"node (\w+): {said}", self._log.read_text())}
 
     def step(self, step: str = CLASSES) -> "schema.StepAnswer":
         return self._site.step(self.workflow, step)
@@ -170,7 +175,8 @@ def test_a_gang_outlasts_a_stall_of_its_storage(world: World, site: Site) -> Non
     ranks = work.ranks()
     hosts, launched = world.box.up(), len(world.box.instances())
     assert len(hosts) == 2
-    assert work.log.read_text().count(f"on fuse.nfs on {world.export.source}: ok") == len(hosts)
+    checked = rf"storage \S+ on fuse.nfs on {re.escape(world.export.source)}: ok"
+    assert len(work.nodes(checked)) == len(hosts)
 
     with stopped(world.export) as seconds:
         wait_until(
@@ -181,7 +187,7 @@ def test_a_gang_outlasts_a_stall_of_its_storage(world: World, site: Site) -> Non
         )
         wait_until("the run is silent for long", seconds, lambda s: s > STOPPED_S, 2 * STOPPED_S)
         assert work.step()["state"] == "RUNNING"
-        assert work.log.read_text().count("storage is stalled") == len(hosts)
+        assert len(work.nodes("storage is stalled")) == len(hosts)
     (run,) = work.finished()
     assert (run["end_reason"], run["nodes"]) == ("COMPLETED", 2)
     (token,) = {one.run for one in ranks}
