@@ -85,6 +85,7 @@ class Cloud:
             self.machines.kill(identity, silent=True)
         with self.lock:
             self.backend.reservations.clear()
+            self.backend.key_pairs.clear()
             self._records.clear()
             self._tokens, self.faults, self.limits, self.view = Tokens(), Faults(), Limits(), View()
             self.groups = Groups()
