@@ -59,6 +59,16 @@ DONE_HERE = frozenset(
     }
 )
 """Besides Describe... and Get...: all else is refused."""
+OF_ROOM = frozenset(
+    {
+        "InsufficientInstanceCapacity",
+        "InsufficientHostCapacity",
+        "MaxSpotInstanceCountExceeded",
+        "SpotMaxPriceTooLow",
+        "VcpuLimitExceeded",
+    }
+)
+"""Codes with which a new launch is refused, and never one that repeats another."""
 
 _launch: contextvars.ContextVar[tuple[LaunchCall, int, Reservation | None]] = (
     contextvars.ContextVar("launch")
@@ -208,7 +218,7 @@ class Endpoint:
         self, environ: Environ, form: Mapping[str, str], struck: Sequence[Fault]
     ) -> "Answered":
         for fault in struck:
-            if fault.code:
+            if fault.code and not (fault.code in OF_ROOM and self._has_made(form)):
                 raise Refusal(fault.code, fault.message)
         if form.get("Version") != EC2_VERSION:
             return _ask(self._inner, environ)
@@ -233,6 +243,13 @@ class Endpoint:
         by_id = any(key.startswith("InstanceId") for key in form)
         if action == "DescribeInstances" and self._cloud.view.page_size and not by_id:
             _rewrite(environ, {**form, "MaxResults": str(self._cloud.view.page_size)})
+
+    def _has_made(self, form: Mapping[str, str]) -> bool:
+        """Whether it repeats a launch that was done: that needs no room any more."""
+        with self._cloud.lock:
+            return (
+                self._cloud.replayed(launching.read(form, lambda _: self._zone(form))) is not None
+            )
 
     def _launched(self, launch: LaunchCall) -> tuple[LaunchCall, int, Reservation | None]:
         replayed = self._cloud.replayed(launch)

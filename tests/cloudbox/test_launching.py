@@ -32,6 +32,18 @@ def test_the_same_token_gives_the_same_instances(flat_box: Box) -> None:
     assert flat_box.calls()["replayed"] == 1
 
 
+def test_a_launch_that_was_done_needs_no_room_to_be_told_of_again(flat_box: Box) -> None:
+    """What is refused for other reasons is refused all the same."""
+    made = launch(flat_box, ClientToken="mine")
+    flat_box.fault("InsufficientInstanceCapacity", times=None)
+    assert launch(flat_box, ClientToken="mine") == made
+    assert code_of(lambda: launch(flat_box)) == "InsufficientInstanceCapacity"
+    flat_box.clear_faults()
+    flat_box.fault("RequestLimitExceeded")
+    assert code_of(lambda: launch(flat_box, ClientToken="mine")) == "RequestLimitExceeded"
+    assert len(flat_box.instances()) == 1
+
+
 def test_without_a_token_every_call_launches(flat_box: Box) -> None:
     assert launch(flat_box) != launch(flat_box)
 

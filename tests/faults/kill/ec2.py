@@ -104,7 +104,10 @@ class Ec2World:
         return weather.over(self.box, nodes)
 
     def plant(self, deployment: str) -> None:
-        gang = f"stranger{secrets.token_hex(4)}"
+        """One at a time: of more than a fifth of a fleet the reaper wants a person to judge."""
+        if any(weather.is_stranger(one) for one in self.box.up()):
+            return
+        gang = f"{weather.STRANGER}{secrets.token_hex(4)}"
         self._journal.write(Kind.PLANTED, token=f"{gang}-0")
         tags = {DEPLOYMENT: deployment, GANG: gang, POOL: "spot"}
         with suppress(Exception):  # the weather: it was made, or it was not

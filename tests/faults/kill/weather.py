@@ -16,6 +16,8 @@ from tests.cloudbox.client import Box, Machine
 from tests.faults.births import Births
 from tests.faults.kill.nodes import Node, Nodes
 
+STRANGER = "stranger"
+"""How the gang's name of a machine begins that was made for nobody."""
 PAUSE_S = 0.1
 SHOWN_S = 10.0
 """How long an ended instance is looked at."""
@@ -24,6 +26,11 @@ LIES = 0.03
 """Chance, at each look, that the next listings lie, or that new instances come late from now on."""
 TAKEN_BACK = 0.15
 """Share of the spot instances."""
+
+
+def is_stranger(machine: Machine) -> bool:
+    """One that was planted, and joins nobody."""
+    return machine.tags[GANG].startswith(STRANGER)
 
 
 @contextmanager
@@ -101,7 +108,7 @@ class Weather(threading.Thread):
                 )
 
     def _is_born(self, machine: Machine) -> None:
-        if machine.tags[GANG].startswith("stranger"):
+        if is_stranger(machine):
             return
         now = time.time()
         self._nodes.add(
