@@ -17,7 +17,7 @@ from scsched.db.views import (
 )
 from scsched.scheduler.audit import Difference, Found
 from scsched.scheduler.broker import Unplaceable
-from scsched.scheduler.why import Standing, Why, why
+from scsched.scheduler.why import LastRun, Standing, Why, why
 from scsched.steps.state import StepState
 
 Json = dict[str, object]
@@ -196,6 +196,7 @@ def why_step(view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable])
         not_before=view.not_before,
         parents=view.parents,
         stuck=view.stuck,
+        last=_last(view.last_run),
     )
     return why(standing, now, unplaced.get(view.id))
 
@@ -222,6 +223,12 @@ def _why_current(
         parents={},
     )
     return why(standing, now, unplaced.get(current.id))
+
+
+def _last(view: RunView | None) -> LastRun | None:
+    if view is None or view.end_reason is None:
+        return None
+    return LastRun(view.end_reason, view.pool, view.detail)
 
 
 def _now(current: CurrentStep | None) -> Json | None:
