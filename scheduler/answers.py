@@ -163,6 +163,8 @@ def receipt(view: Receipt) -> Json:
         "lines": [_line(line) for line in view.lines],
         "boot_usd": _usd(view.boot_usd),
         "boot_hours": view.boot_hours,
+        "boot_without_run_usd": _usd(view.boot_without_run_usd),
+        "boot_without_run_hours": view.boot_without_run_hours,
         "idle_usd": _usd(view.idle_usd),
         "idle_hours": view.idle_hours,
         "total_usd": _usd(view.total_usd),
