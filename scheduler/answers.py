@@ -179,6 +179,7 @@ def audit(found: Found) -> Json:
         "ok": found.ok,
         "nodes": found.nodes,
         "usd_per_hour": _usd(found.usd_per_hour),
+        "unpriced": found.unpriced,
         "items": [_difference(one) for one in found.differences],
     }
 

@@ -351,6 +351,8 @@ class AuditAnswer(Answer):
     """Nodes that the providers list as alive."""
     usd_per_hour: float
     """What they cost together."""
+    unpriced: int
+    """How many of them are not in that: nobody tells their price."""
     items: list[Difference]
 
 

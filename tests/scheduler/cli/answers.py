@@ -267,6 +267,7 @@ AUDIT: Json = {
     "ok": False,
     "nodes": 2,
     "usd_per_hour": 3.22,
+    "unpriced": 1,
     "items": [
         {
             "kind": "unknown",
