@@ -179,10 +179,8 @@ def serve(state_dir: Path, nodes: int) -> None:
         name="outside", max_nodes=nodes, cores=1, memory_gib=8.0, usd_per_hour=Decimal("1.0")
     )
     provider = Nodes()
-    daemon.run(
-        Settings(state_dir=state_dir, pool=(pool,)),
-        Outside(providers={"local": provider}, reclaims=provider, driver_program=PROGRAM),
-    )
+    outside = Outside(providers={"local": provider}, reclaims=provider, driver_program=PROGRAM)
+    daemon.run(Settings(state_dir=state_dir, pool=(pool,)), lambda *_: outside)
 
 
 # ---- the driver ----

@@ -9,15 +9,20 @@ STORAGE_S = 2.0
 """How long whoever stops an attempt waits for storage; a healthy one takes milliseconds."""
 
 
+def of_job(job_dir: Path) -> "Abort":
+    """Wherever RELION may look for it: that depends on the program."""
+    return Abort(job_dir / ABORT_FILE, job_dir / "extra" / ABORT_FILE)
+
+
 class Abort:
-    """The signal wherever RELION may look for it, until it is over.
+    """The signal in each of these files whose folder is there, until it is over.
 
     A thread of its own puts it there and takes it away, also when storage answers late: a signal
     left behind would end the next attempt.
     """
 
-    def __init__(self, job_dir: Path) -> None:
-        self._folders = (job_dir, job_dir / "extra")
+    def __init__(self, *files: Path) -> None:
+        self._files = files
         self._put = False
         self._tried = Event()
         self._over = Event()
@@ -38,7 +43,7 @@ class Abort:
     def _work(self) -> None:
         files: list[Path] = []
         with suppress(OSError):
-            for file in [folder / ABORT_FILE for folder in self._folders if folder.is_dir()]:
+            for file in [file for file in self._files if file.parent.is_dir()]:
                 files.append(file)
                 file.touch()
                 self._put = True

@@ -21,9 +21,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from scsched.cluster import cgroup, processes, rundir, tags
+from scsched.cluster import cgroup, leftovers, processes, rundir, tags
 from scsched.cluster import gang as gangs
-from scsched.cluster.abort import STORAGE_S, Abort
+from scsched.cluster.abort import STORAGE_S, of_job
 from scsched.cluster.gang import Gang
 from scsched.steps.errors import ConfigError
 
@@ -221,7 +221,7 @@ def _stop(
         _stopped.add(run_token)
     end = time.monotonic() + grace_s
     process = _process_of(run_token)
-    abort = Abort(Path(job_dir)) if job_dir is not None and _alive(run_token) else None
+    abort = of_job(Path(job_dir)) if job_dir is not None and _alive(run_token) else None
     if abort is not None and abort.ask():
         _until(lambda: not _alive(run_token), end - grace_s / 2)
     terminated = _alive(run_token)
@@ -271,7 +271,8 @@ def _clean(scratch: Path) -> None:
     if tags.NODE in os.environ and tags.DEPLOYMENT in os.environ:
         shm = rundir.shm_dir(os.geteuid(), os.environ[tags.DEPLOYMENT], os.environ[tags.NODE])
         for segment in shm.glob("*"):
-            segment.unlink(missing_ok=True)
+            if segment.name != leftovers.MARK:
+                segment.unlink(missing_ok=True)
 
 
 def _parsed(spec: Mapping[str, object]) -> AttemptSpec:

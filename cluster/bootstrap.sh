@@ -124,15 +124,29 @@ run() {
   start_node
 }
 
+# HUP has it clean up. Slurm, which sent the first signal, kills it and us KillWait after that.
+end_node() {
+  [ -n "$node" ] || return
+  kill -HUP $node
+  patience=100
+  while kill -0 $node && [ $patience -gt 0 ]; do
+    sleep 0.1
+    patience=$((patience - 1))
+  done
+} 2>/dev/null
+
 end_job() {
+  trap '' TERM INT HUP
   kill -KILL $watchdog
+  end_node
   kill_node
   rm -rf "$dir"
+  timeout -s KILL 5 "$python" -I -m scsched.cluster.leftovers "$work"
 }
 
 main() {
   umask 022
-  code=1
+  code=1; node=
   trap 'exit 143' TERM INT HUP
   if [ "$machine" = 1 ]; then
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
@@ -146,7 +160,7 @@ main() {
     find_index && mkdir -p "$scratch" && private_dir "$work" || exit 1
     dir=$work/$gang-$index
     rm -rf "$dir"
-    mkdir -m 700 "$dir" || exit 1
+    mkdir -m 700 "$dir" && echo $$ >"$dir/pid" || exit 1
     trap end_job EXIT
   fi
   : >"$dir/lease"

@@ -1,6 +1,7 @@
 """One RELION command as a process group of its own, stopped in three steps.
 
 SIGTERM to us ──► RELION_JOB_ABORT_NOW ──grace──► SIGTERM to the group ──grace──► SIGKILL
+                  where storage answers
 """
 
 import contextlib
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple, Never
+
+from scsched.cluster.abort import Abort
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOPPED = 128 + signal.SIGTERM
@@ -62,16 +65,15 @@ class Child:
             self._waiting = False
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(OSError):
-            self._abort_file.touch()
-        family = _Family(process.pid)
-        if not family.ended(process, within_s=self._graces.abort_s):
+        abort, family = Abort(self._abort_file), _Family(process.pid)
+        if not (abort.ask() and family.ended(process, within_s=self._graces.abort_s)):
             family.signal(signal.SIGTERM)
             family.ended(process, within_s=self._graces.term_s)
         family.signal(signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # what waits for storage cannot die
+            process.wait(self._graces.term_s)
         family.ended(process, within_s=self._graces.term_s)
-        self._abort_file.unlink(missing_ok=True)
+        abort.over()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first, self.stopped = not self.stopped, True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scsched.cluster import processes, rundir, tags
+from scsched.cluster import leftovers, processes, rundir, tags
 from scsched.steps.errors import ConfigError
 
 _GRACE_S = 1.0
@@ -76,13 +76,16 @@ class Daemons:
         path = rundir.shm_dir(os.geteuid(), deployment, lead)
         # A node of this very machine has its own; then ranks do not use shared memory.
         mine = path.parent.is_dir() and not path.exists()
+        held = None
         with suppress(OSError, ConfigError):
-            rundir.private(path)
+            held = leftovers.share(path)
         try:
             yield
         finally:
             if mine:
                 shutil.rmtree(path, ignore_errors=True)
+            if held is not None:
+                os.close(held)
 
 
 def daemon_argv(command: object) -> list[str]:

@@ -19,6 +19,8 @@ from scsched.cluster.provider import (
     Seen,
     Traits,
     Unreachable,
+    by_gang,
+    in_order,
 )
 
 _TRAITS = Traits(remote=False, listing_lag_s=0.0, stranger_grace_s=0.0)
@@ -52,7 +54,8 @@ class FakeProvider:
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         self.calls["launch"] += 1
-        return tuple(self._launch(request) for request in requests)
+        gangs = by_gang(requests)
+        return in_order(requests, (answer for gang in gangs for answer in self._launch(gang)))
 
     def list(self) -> tuple[Seen, ...]:
         self.calls["list"] += 1
@@ -82,11 +85,11 @@ class FakeProvider:
         return tuple(sorted(known, key=lambda price: price.since))
 
     def refuse(self, error: ProviderError, *, pool: str | None = None, times: int = 1) -> None:
-        """Answer the next `times` launches, of `pool` or any, with `error`."""
+        """Answer the next `times` launches of a gang, of `pool` or any, with `error`."""
         self._refusals.extend(_Pending(error, pool) for _ in range(times))
 
     def lose_replies(self, times: int = 1) -> None:
-        """The next `times` launches happen, but the caller hears `Unreachable`."""
+        """The next `times` launches of a gang happen, but the caller hears `Unreachable`."""
         self._lost_replies += times
 
     def fail(self, verb: str, error: ProviderError, *, times: int = 1) -> None:
@@ -117,34 +120,50 @@ class FakeProvider:
         """Tokens of the nodes that run, whatever the listings say."""
         return frozenset(token for token in self.nodes if self._is_up(token))
 
-    def _launch(self, request: LaunchRequest) -> Launched | Refused:
-        token = request.token
-        error = self._refusal(request)
-        if error is not None:
-            return Refused(token, error)
-        if token not in self.nodes:
+    def _launch(self, gang: Sequence[LaunchRequest]) -> Sequence[Launched | Refused]:
+        missing = [request for request in gang if request.token not in self.nodes]
+        error = self._refusal(gang, missing) if missing else None
+        if error is None:
+            self._add(missing)
+        answers = [self._answer(request, error) for request in gang]
+        if self._lost_replies and not any(isinstance(answer, Refused) for answer in answers):
+            self._lost_replies -= 1
+            return [_unheard(request.token) for request in gang]
+        return answers
+
+    def _add(self, requests: Sequence[LaunchRequest]) -> None:
+        for request in requests:
+            token = request.token
             self.requests[token] = request
             self.nodes[token] = Seen(token, f"fake-{len(self.nodes) + 1}", NodeState.RUNNING)
             self._listed_after[token] = self.calls["list"] + self._listing_delay
-        if self._lost_replies:
-            self._lost_replies -= 1
-            return Refused(token, Unreachable(f"{token}: no answer to the launch; repeat it"))
+
+    def _answer(self, request: LaunchRequest, error: ProviderError | None) -> Launched | Refused:
+        token = request.token
+        if token not in self.nodes:
+            return Refused(token, error or BadRequest(f"{token}: was not launched"))
+        if not self._is_up(token):
+            return Refused(token, _ended(token))
         return Launched(token, self.nodes[token].provider_id)
 
-    def _refusal(self, request: LaunchRequest) -> ProviderError | None:
-        token, pool = request.token, request.pool
-        if request.deployment != self.deployment:
-            return BadRequest(f"{token}: deployment {request.deployment} is not {self.deployment}")
-        if token in self.nodes:
-            ended = not self._is_up(token)
-            return BadRequest(f"{token}: its node has ended; use a new token") if ended else None
+    def _refusal(
+        self, gang: Sequence[LaunchRequest], missing: Sequence[LaunchRequest]
+    ) -> ProviderError | None:
+        """Why the missing ones cannot be launched."""
+        pool = missing[0].pool
+        for request in gang:
+            if request.deployment != self.deployment:
+                return BadRequest(f"{request.token}: not of deployment {self.deployment}")
+            if request.token in self.nodes and not self._is_up(request.token):
+                return _ended(request.token)
         for scripted in self._refusals:
             if scripted.pool in (None, pool.name):
                 self._refusals.remove(scripted)
                 return scripted.error
         used = sum(self.requests[up].pool.name == pool.name for up in self.up())
-        if used >= self.capacity.get(pool.name, pool.max_nodes):
-            return NoCapacity(f"pool {pool.name}: all {used} nodes are in use")
+        room = self.capacity.get(pool.name, pool.max_nodes)
+        if used + len(missing) > room:
+            return NoCapacity(f"pool {pool.name}: {used} of {room} nodes are in use")
         return None
 
     def _raise_scripted(self, verb: str) -> None:
@@ -159,3 +178,11 @@ class FakeProvider:
             ended = replace(self.nodes[token], state=NodeState.TERMINATED, reason=reason)
             self.nodes[token] = ended
             self._notices.pop(token, None)
+
+
+def _ended(token: str) -> BadRequest:
+    return BadRequest(f"the node of {token} has ended; use a new token")
+
+
+def _unheard(token: str) -> Refused:
+    return Refused(token, Unreachable(f"{token}: no answer to the launch; repeat it"))

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 def recipe(python: str, *, keep_sshd: bool) -> str:
     """A POSIX sh script, run as root on the machine; safe to repeat.
 
-    :param python: of scsched's environment in the image.
+    :param python: of scsched's environment, as the configuration names it.
     """
     environment = str(PurePosixPath(python).parent.parent)
     text = resources.files("scsched.cluster").joinpath("image.sh").read_text(encoding="ascii")

@@ -12,21 +12,18 @@ to be taken back, and on which CPUs it is.
 import json
 import logging
 import os
-import pwd
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from scsched.cluster import cgroup, processes, rundir, tags
-from scsched.cluster.node import MODULE, NodeSpec, to_json
+from scsched.cluster.local_processes import Found, Nodes, main_of
+from scsched.cluster.node import NodeSpec, to_json
 from scsched.cluster.pools import Pool
 from scsched.cluster.processes import Process
 from scsched.cluster.provider import (
@@ -42,6 +39,9 @@ from scsched.cluster.provider import (
     Seen,
     Traits,
     Unreachable,
+    by_gang,
+    gang_of,
+    in_order,
 )
 from scsched.cluster.records import Record, Records
 
@@ -50,16 +50,6 @@ _POOL = "SCSCHED_POOL"
 _GRACE_S = 2.0
 _KEPT = timedelta(hours=1)
 _SPOT = "spot"
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A node's live processes: its main one, None when only others are left, and its tags."""
-
-    main: Process | None
-    name: str
-    pool: str
-    uid: int
 
 
 class LocalProvider:
@@ -80,22 +70,22 @@ class LocalProvider:
         pin_cpus: bool = True,
     ) -> None:
         self._deployment = deployment
-        self._python = python
         self._pin_cpus = pin_cpus
         self._notices = _directory(state_dir / "notices", 0o711)
         self._records = Records(_directory(state_dir / "nodes", 0o700))
-        self._table = processes.Table()
+        self._nodes = Nodes(deployment, python, self._records)
         self._lock = threading.RLock()
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         """See `Provider.launch`."""
         with self._lock:
-            return tuple(self._launch(request) for request in requests)
+            gangs = by_gang(requests)
+            return in_order(requests, (answer for gang in gangs for answer in self._launch(gang)))
 
     def list(self) -> tuple[Seen, ...]:
         """See `Provider.list`; one pass over /proc."""
         with self._lock:
-            found = self._found()
+            found = self._nodes.found()
             for token in found:
                 self._adopt(token, found[token])
             self._close_ended(found, datetime.now(UTC))
@@ -142,29 +132,55 @@ class LocalProvider:
         Ends what is left of nodes whose own process died: a machine leaves nothing either.
         """
         with self._lock:
-            dead = [token for token, node in self._found().items() if node.main is None]
+            dead = [token for token, node in self._nodes.found().items() if node.main is None]
             self._kill(dead, reason="")
             due = [r.token for r in self._records if r.is_due(now) and not r.ended]
             self._kill(due, reason=_SPOT)
             self._records.forget(older_than=_KEPT, now=now)
             return tuple(due)
 
-    def _launch(self, request: LaunchRequest) -> Launched | Refused:
+    def _launch(self, gang: Sequence[LaunchRequest]) -> Sequence[Launched | Refused]:
+        """All of it that is not there yet, or nothing."""
+        there: dict[str, str] = {}
+        error: ProviderError = Unreachable(f"node {gang[0].name}: was not started")
         try:
-            found = self._found()
-            node = found.get(request.token)
-            if node is not None and node.main is not None:
-                return Launched(request.token, self._adopt(request.token, node).provider_id)
-            self._check(request, found)
-            return Launched(request.token, self._spawn(request))
+            found = self._nodes.found()
+            for request in gang:
+                node = found.get(request.token)
+                if node is not None and node.main is not None:
+                    there[request.token] = self._adopt(request.token, node).provider_id
+            missing = [request for request in gang if request.token not in there]
+            self._check(missing, found)
+            there |= self._spawn_all(missing)
         except ProviderError as exc:
-            return Refused(request.token, exc)
+            error = exc
         except OSError as exc:
-            # The record cannot be written; the node may be there, and a repeat finds it.
-            return Refused(request.token, Unreachable(f"node {request.name}: {exc}"))
+            # A record cannot be written; nodes may be there, and a repeat finds them.
+            error = Unreachable(f"node {gang[0].name}: {exc}")
+        return [
+            Launched(request.token, there[request.token])
+            if request.token in there
+            else Refused(request.token, error)
+            for request in gang
+        ]
 
-    def _check(self, request: LaunchRequest, found: Mapping[str, _Found]) -> None:
-        record, pool, name = self._records.get(request.token), request.pool, request.name
+    def _check(self, missing: Sequence[LaunchRequest], found: Mapping[str, Found]) -> None:
+        """:raises ProviderError: they cannot all be started."""
+        for request in missing:
+            self._check_one(request)
+        if not missing:
+            return
+        pool, gang = missing[0].pool, gang_of(missing[0].token)
+        known = {*found, *(record.token for record in self._records)}
+        for token in sorted(token for token in known if gang_of(token) == gang):
+            if self._has_ended(token, found):
+                raise BadRequest(f"the node of {token} has ended; use a new token")
+        used = sum(node.pool == pool.name for node in found.values())
+        if used + len(missing) > pool.max_nodes:
+            raise NoCapacity(f"pool {pool.name}: {used} of {pool.max_nodes} nodes are in use")
+
+    def _check_one(self, request: LaunchRequest) -> None:
+        name = request.name
         if request.deployment != self._deployment:
             raise BadRequest(f"{name}: deployment {request.deployment} is not {self._deployment}")
         if not request.token.replace("-", "").isalnum():
@@ -173,11 +189,29 @@ class LocalProvider:
             raise BadRequest(f"node name {name!r}; letters, digits and _ only")
         if os.geteuid() not in (0, request.owner.uid):
             raise BadRequest(f"{name}: only root can start it as {request.owner.username}")
-        if request.token in found or (record is not None and record.provider_id):
-            raise BadRequest(f"{name}: the node of {request.token} has ended; use a new token")
-        used = sum(node.pool == pool.name for node in found.values())
-        if used >= pool.max_nodes:
-            raise NoCapacity(f"pool {pool.name}: all {pool.max_nodes} nodes are in use")
+
+    def _has_ended(self, token: str, found: Mapping[str, Found]) -> bool:
+        if token in found:
+            return found[token].main is None
+        record = self._records.get(token)
+        return record is not None and bool(record.provider_id)
+
+    def _spawn_all(self, requests: Sequence[LaunchRequest]) -> dict[str, str]:
+        """Their processes by token; when one cannot be started, none is left."""
+        try:
+            return {request.token: self._spawn(request) for request in requests}
+        except ProviderError:
+            self._undo([request.token for request in requests])
+            raise
+
+    def _undo(self, tokens: Sequence[str]) -> None:
+        """As if these had never been asked for.
+
+        :raises Unreachable: some of them may be there still.
+        """
+        self._kill(tokens, reason="")
+        for token in tokens:
+            self._records.remove(token)
 
     def _spawn(self, request: LaunchRequest) -> str:
         """Record the intent, start, record the outcome."""
@@ -189,32 +223,12 @@ class LocalProvider:
             cpus=self._pick_cpus(request.pool.cores),
         )
         self._records.write(record)
-        pid = self._start(request, to_json(self._spec(request, record)))
+        pid = self._nodes.start(request, to_json(self._spec(request, record)))
         cgroup.limit(request.token, request.pool.memory_gib, pid)
         provider_id = str(processes.identify(pid) or Process(pid, 0))
         self._records.write(record, provider_id=provider_id)
         _log.info("node %s was started as pid %s", request.name, pid)
         return provider_id
-
-    def _start(self, request: LaunchRequest, spec: str) -> int:
-        owner = request.owner
-        other = owner.uid != os.geteuid()
-        with self._records.log(request.token).open("ab") as log, _translated(self._python):
-            process = subprocess.Popen(
-                [self._python, "-I", "-m", MODULE, "--spec", spec],
-                cwd="/",
-                env=self._environ(request),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                user=owner.uid if other else None,
-                group=owner.gid if other else None,
-                extra_groups=os.getgrouplist(owner.username, owner.gid) if other else None,
-            )
-        # Collects the exit status, else an ended node would stay as a zombie.
-        threading.Thread(target=process.wait, name=f"reap {request.name}", daemon=True).start()
-        return process.pid
 
     def _spec(self, request: LaunchRequest, record: Record) -> NodeSpec:
         return NodeSpec(
@@ -229,17 +243,6 @@ class LocalProvider:
             join_s=request.pool.boot_s,
         )
 
-    def _environ(self, request: LaunchRequest) -> dict[str, str]:
-        return tags.allowed() | {
-            "HOME": _home(request.owner.uid),
-            "USER": request.owner.username,
-            "LOGNAME": request.owner.username,
-            tags.DEPLOYMENT: self._deployment,
-            tags.NODE: request.name,
-            tags.NODE_TOKEN: request.token,
-            _POOL: request.pool.name,
-        }
-
     def _pick_cpus(self, cores: int) -> tuple[int, ...]:
         """The CPUs that the fewest of our nodes are on; empty, for all, when it has them all."""
         ours = sorted(os.sched_getaffinity(0))
@@ -248,24 +251,7 @@ class LocalProvider:
         load = Counter(cpu for r in self._records if not r.ended for cpu in r.cpus)
         return tuple(sorted(sorted(ours, key=lambda cpu: (load[cpu], cpu))[:cores]))
 
-    def _found(self) -> dict[str, _Found]:
-        """Our nodes' live processes by token; other people's with our tags do not count."""
-        nodes: dict[str, _Found] = {}
-        for process, environ in sorted(self._table.environs().items(), key=lambda item: item[0]):
-            token = environ.get(tags.NODE_TOKEN, "")
-            if environ.get(tags.DEPLOYMENT) != self._deployment or not token:
-                continue
-            uid = processes.owner(process.pid)
-            before, record = nodes.get(token), self._records.get(token)
-            if uid is None or (record is not None and record.uid != uid):
-                continue
-            main = before.main if before is not None else None
-            if main is None and processes.runs(process.pid, MODULE):
-                main = process
-            nodes[token] = _Found(main, environ.get(tags.NODE, ""), environ.get(_POOL, ""), uid)
-        return nodes
-
-    def _adopt(self, token: str, found: _Found) -> Record:
+    def _adopt(self, token: str, found: Found) -> Record:
         """The record of a node that is there, made good where we died before writing it."""
         record = self._records.get(token)
         if record is not None and record.provider_id:
@@ -273,13 +259,13 @@ class LocalProvider:
         blank = Record(token=token, name=found.name, pool=found.pool, uid=found.uid)
         return self._records.write(record or blank, provider_id=str(found.main or "gone"))
 
-    def _close_ended(self, found: Mapping[str, _Found], now: datetime) -> None:
+    def _close_ended(self, found: Mapping[str, Found], now: datetime) -> None:
         for record in self._records:
             if record.provider_id and not record.ended and record.token not in found:
                 self._end(record, now, _SPOT if record.is_due(now) else "")
 
     def _ask_to_end(self, tokens: Sequence[str]) -> None:
-        found = self._found()
+        found = self._nodes.found()
         mains = [found[token].main for token in tokens if token in found]
         asked = [main for main in mains if main and processes.send(main, signal.SIGTERM)]
         end = time.monotonic() + _GRACE_S
@@ -289,6 +275,8 @@ class LocalProvider:
     def _kill(self, tokens: Sequence[str], reason: str) -> None:
         for token in tokens:
             record = self._records.get(token)
+            if record is not None and not record.ended and (main := main_of(record)):
+                processes.send(main, signal.SIGKILL)
             ours = {tags.DEPLOYMENT: self._deployment, tags.NODE_TOKEN: token}
             try:
                 processes.kill_tagged(ours, uid=None if record is None else record.uid)
@@ -317,7 +305,7 @@ class LocalProvider:
         return self._notices / f"{token}.json"
 
 
-def _seen(record: Record, found: Mapping[str, _Found]) -> Seen:
+def _seen(record: Record, found: Mapping[str, Found]) -> Seen:
     node = found.get(record.token)
     state = NodeState.TERMINATED if record.ended else NodeState.RUNNING
     if node is not None and node.main is None:
@@ -325,27 +313,7 @@ def _seen(record: Record, found: Mapping[str, _Found]) -> Seen:
     return Seen(record.token, record.provider_id, state, record.reason)
 
 
-@contextmanager
-def _translated(python: str) -> Iterator[None]:
-    """A process that could not be started is no node."""
-    try:
-        yield
-    except (FileNotFoundError, PermissionError) as exc:
-        raise BadRequest(f"{python}: cannot be started as a node: {exc.strerror}") from exc
-    except (OSError, subprocess.SubprocessError) as exc:
-        raise NoCapacity(f"this machine starts no more processes: {exc}") from exc
-
-
 def _directory(path: Path, mode: int) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(mode)
     return path
-
-
-def _home(uid: int) -> str:
-    if uid == os.geteuid() and "HOME" in os.environ:
-        return os.environ["HOME"]
-    try:
-        return pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        return "/"

@@ -10,8 +10,8 @@ The first is a node of its driver's own machine. The second is one of another ma
 `remote.bootstrap`: it fetches its keys first, see `enrol`, and its agent listens on the network.
 
 It ends, and takes all of its processes with it, when the scheduler goes (the driver died), when
-the worker closes for any reason, on SIGTERM (unless that is its notice), or when it cannot join in
-time.
+the worker closes for any reason, on SIGHUP, on SIGTERM (unless that is its notice), or when it
+cannot join in time.
 """
 
 import argparse
@@ -28,7 +28,17 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from scsched.cluster import attempt, enrol, lease, notice, processes, provider, rundir, tags
+from scsched.cluster import (
+    attempt,
+    enrol,
+    lease,
+    leftovers,
+    notice,
+    processes,
+    provider,
+    rundir,
+    tags,
+)
 from scsched.cluster.agent import Agent, write_rsh
 from scsched.cluster.far_agent import FarAgent
 from scsched.cluster.node_spec import NodeSpec, from_json, read_gang, to_json
@@ -56,7 +66,11 @@ def main(argv: list[str]) -> int:
     try:
         spec = read_gang(args.gang, args.index) if args.gang else from_json(args.spec)
         _become(spec)
-        directory = rundir.make(spec.deployment, spec.name)
+        directory = leftovers.make(spec.deployment, spec.name)
+        if spec.scratch:
+            leftovers.hold(Path(spec.scratch))
+        shared = spec.scratch not in ("", spec.work_dir)
+        leftovers.sweep(Path(spec.work_dir) if shared else None)
     except (ScschedError, OSError) as exc:
         print(f"node: {exc}", file=sys.stderr)
         return 1
@@ -106,18 +120,19 @@ def _redirect(path: Path) -> None:
 
 
 async def _serve(spec: NodeSpec, directory: Path) -> None:
-    """Join the workflow's scheduler; returns when the node is to end."""
+    """Join the workflow's scheduler, and be its node until told to end, or until it fails."""
     ended = asyncio.Event()
     heard = SignalNotice(spec.grace_s, ended.set)
     by_signal = spec.notice == NoticeSource.SIGNAL
-    asyncio.get_running_loop().add_signal_handler(
-        signal.SIGTERM, heard.hear if by_signal else ended.set
-    )
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, heard.hear if by_signal else ended.set)
+    loop.add_signal_handler(signal.SIGHUP, ended.set)
     node = asyncio.create_task(_live(spec, directory, notice.source(spec, heard)))
     ending = asyncio.create_task(ended.wait())
     await asyncio.wait({node, ending}, return_when=asyncio.FIRST_COMPLETED)
-    if node.done():
-        node.result()
+    if not node.done():
+        _end(spec, 0)  # at once: a thread of ours may wait at the desk for as long as it likes
+    node.result()
 
 
 async def _live(spec: NodeSpec, directory: Path, source: Source) -> None:
@@ -167,7 +182,7 @@ def _agent(spec: NodeSpec, directory: Path, tls_dir: Path, host: str | None) -> 
     if host is None:
         return Agent(directory, _identity(spec))
     write_rsh(directory)
-    return FarAgent(directory, _identity(spec), host=host, keys=tls_dir, scratch=spec.work_dir)
+    return FarAgent(directory, _identity(spec), host=host, keys=tls_dir, scratch=spec.scratch)
 
 
 def _own_address(spec: NodeSpec) -> str:

@@ -25,7 +25,10 @@ class NodeSpec:
     deployment: str
     scheduler_address: str
     work_dir: str
-    """Its log is here; a node of another machine, which has it for itself, has its scratch too."""
+    """Its log is here."""
+    scratch: str = ""
+    """What attempts write on the node's own disk is here. Of a node of another machine: `work_dir`,
+    or where nodes of one user may share a machine the directory of its gang file."""
     tls_dir: str = ""
     """The workflow's keys, where the node can see them."""
     notice_file: str = ""
@@ -72,6 +75,7 @@ def read_gang(path: Path, index: str) -> NodeSpec:
         data = json.loads(path.read_text(encoding="ascii"))
         place = int(os.environ["SLURM_PROCID"] if index == _SLURM else index)
         (node,) = [node for node in data.pop("nodes") if index_of(str(node["token"])) == place]
+        data["scratch"] = data.get("scratch") or str(path.parent)
         return _made({**data, **node, "lease_file": str(path.with_name("lease"))})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
         raise ConfigError(f"{path}: no start of node {index} of a gang: {exc!r}") from exc

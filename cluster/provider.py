@@ -13,10 +13,12 @@ repeated at any time, by another process too: a provider answers from what it se
 memory.
 
 Nodes of one gang have tokens `<gang>-<index>` with index 0, 1, ...; a provider launches the
-requests of one gang that it is handed in one call all or none, of one kind in one zone.
+requests of one gang that it is handed in one call all or none, of one kind in one zone. Of a gang
+that is partly there, from a call before, the missing nodes are launched together or refused
+together, and those that are there stay; once a node of it has ended it gets no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -271,6 +273,22 @@ class Provider(Protocol):
 def gang_of(token: str) -> str:
     """The part of a token that the nodes of one gang share."""
     return token.rpartition("-")[0] or token
+
+
+def by_gang(requests: Sequence[LaunchRequest]) -> Sequence[Sequence[LaunchRequest]]:
+    """The requests of each gang, in their order."""
+    gangs: dict[str, list[LaunchRequest]] = {}
+    for request in requests:
+        gangs.setdefault(gang_of(request.token), []).append(request)
+    return tuple(gangs.values())
+
+
+def in_order(
+    requests: Sequence[LaunchRequest], answers: Iterable[Launched | Refused]
+) -> tuple[Launched | Refused, ...]:
+    """One answer per request."""
+    by_token = {answer.token: answer for answer in answers}
+    return tuple(by_token[request.token] for request in requests)
 
 
 def index_of(token: str) -> int:

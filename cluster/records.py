@@ -62,9 +62,13 @@ class Records:
         """Drop the records of nodes that ended longer ago."""
         for record in self:
             if record.ended and now - datetime.fromisoformat(record.ended) > older_than:
-                self.log(record.token).unlink(missing_ok=True)
-                self._path(record.token, ".json").unlink(missing_ok=True)
-                del self._by_token[record.token]
+                self.remove(record.token)
+
+    def remove(self, token: str) -> None:
+        """Drop the record of a node and its first words."""
+        self.log(token).unlink(missing_ok=True)
+        self._path(token, ".json").unlink(missing_ok=True)
+        self._by_token.pop(token, None)
 
     def _path(self, token: str, suffix: str) -> Path:
         return self._directory / f"{token}{suffix}"

@@ -1,9 +1,9 @@
 """Which kinds of provider there are, and how one is made from its `[provider.NAME]` table.
 
 A kind's module has `from_config(name, options, *, deployment, pools) -> Provider` and
-`check(name, options, pools)`, both of which raise ConfigError with the key that is wrong; some have
-`policy`, `image_recipe` and `examine` as well, see `scheduler.cli.cloud_account`. The modules are
-imported only where they are used: each needs libraries of an extra of its own.
+`check(name, options, pools)`, both of which raise ConfigError with the key that is wrong, and
+`examine`; some have `policy` and `image_recipe` as well, see `scheduler.cli.cloud_account`. The
+modules are imported only where they are used: each needs libraries of an extra of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from scsched.cluster.pools import Pool
 from scsched.cluster.provider import Provider
-from scsched.steps.errors import ConfigError
+from scsched.steps.errors import ConfigError, UsageError
 
 LOCAL = "local"
 """Nodes of this machine: needs no table."""
@@ -29,6 +29,12 @@ _MODULES = {
 }
 _NOT_YET = frozenset({"gcp", "azure", "digitalocean", "hetzner", "ibm", "nebius", "fargate", "ecs"})
 """dask-cloudprovider knows them; nobody has shown them to keep our contract."""
+
+_INSTEAD = {
+    "policy": "only EC2 has one; elsewhere the broker has all rights of the account it is given",
+    "image_recipe": "its nodes are machines of the site: install scsched where `python` says",
+}
+"""By what a kind may lack."""
 
 Options = Mapping[str, object]
 
@@ -82,14 +88,17 @@ def make(
 
 
 def optional(providers: Mapping[str, Options], name: str, what: str) -> Callable[..., Any]:
-    """A function that not every kind's module has: `policy`, `image_recipe`, `examine`.
+    """A function beside the contract: `examine`, and what not every kind's module has.
 
-    :raises ConfigError: this kind has none.
+    :raises UsageError: this kind has none.
     """
     found = getattr(_module(providers, name), what, None)
     if found is None:
         kind = kind_of(providers, name)
-        raise ConfigError(f"provider.{name}: kind {kind} has no {what.replace('_', ' ')}")
+        raise UsageError(
+            f"provider.{name}: kind {kind} has no {what.replace('_', ' ')}",
+            hint=_INSTEAD.get(what, ""),
+        )
     return cast("Callable[..., Any]", found)
 
 

@@ -81,7 +81,7 @@ def bootstrap(requests: Sequence[LaunchRequest], program: NodeProgram) -> str:
 
 
 def work_dir(program: NodeProgram, uid: int) -> str:
-    """Of the node process and its attempts, on the node: private to its owner."""
+    """Of the node processes, on the node: private to their owner."""
     return f"{program.scratch.rstrip('/')}/scsched-{uid}"
 
 
@@ -97,6 +97,7 @@ def gang_file(requests: Sequence[LaunchRequest], program: NodeProgram) -> Mappin
         "notice": program.notice.value,
         "grace_s": program.grace_s,
         "work_dir": work_dir(program, first.owner.uid),
+        "scratch": work_dir(program, first.owner.uid) if program.owns_machine else "",
         "join_s": first.pool.boot_s,
         "nodes": [
             {"name": request.name, "token": request.token, "ticket": request.ticket}

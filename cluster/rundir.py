@@ -12,9 +12,19 @@ _ROOT = Path("/tmp")  # noqa: S108 - a Unix socket's path must be short; `privat
 _SHM = Path("/dev/shm")  # noqa: S108
 
 
+def root(uid: int) -> Path:
+    """Where all of the user's nodes on this machine have their directories."""
+    return _ROOT / f"scsched-{uid}"
+
+
+def all_of(uid: int) -> tuple[Path, ...]:
+    """The directories of all of the user's nodes on this machine, and whatever is named so."""
+    return (*root(uid).glob("*"), *_SHM.glob(f"scsched-{uid}-*"))
+
+
 def node_dir(uid: int, deployment: str, node: str) -> Path:
     """Where the node keeps its agent's socket and what its processes write; fits sockaddr_un."""
-    return _ROOT / f"scsched-{uid}" / _short(deployment, node)
+    return root(uid) / _short(deployment, node)
 
 
 def shm_dir(uid: int, deployment: str, node: str) -> Path:

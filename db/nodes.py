@@ -130,11 +130,15 @@ def launched(
     now: datetime,
 ) -> frozenset[int]:
     """The provider has made these; they are paid for from the moment that it tells, or from now
-    on. Gives the nodes for which this was new."""
+    on. Gives the nodes for which this was new.
+
+    Its moment may be later than `now`: a tick hears of launches that happen while it works, and
+    clocks differ.
+    """
     new: list[NodeRec] = []
     for answer in answers:
         birth = Birth(*answer)
-        at = min(birth.at or now, now)
+        at = birth.at or now
         price = {} if birth.usd_per_hour is None else {"usd_per_hour": birth.usd_per_hour}
         new += _changed(
             session,

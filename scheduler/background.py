@@ -33,7 +33,7 @@ from scsched.cluster.provider import (
     gang_of,
 )
 from scsched.scheduler.limiter import Caller, Limiter
-from scsched.scheduler.watcher import Every, Watcher
+from scsched.scheduler.watcher import Every, Listing, Watcher
 
 log = logging.getLogger("scsched.background")
 Answer = Launched | Refused
@@ -101,6 +101,11 @@ class Background:
         return self._watcher.listing.number
 
     @property
+    def news(self) -> int:
+        """How often there was news of nodes or notices; each time a tick is woken for it."""
+        return self._watcher.listing.news
+
+    @property
     def taken_at(self) -> datetime | None:
         """When the newest listing was taken; None: there is none yet."""
         return self._watcher.listing.taken_at
@@ -124,15 +129,21 @@ class Background:
         call = self._calls.get(gang_of(token))
         return call is not None and call.answers is None
 
+    def listing(self) -> Listing:
+        """The newest list and notices, of one moment.
+
+        :raises Unreachable: there is none, or it is too old.
+        """
+        self._start()
+        return self._watcher.fresh_enough()
+
     def list(self) -> Sequence[Seen]:
         """See `Provider.list`."""
-        self._start()
-        return self._watcher.fresh_enough().seen
+        return self.listing().seen
 
     def notices(self) -> Sequence[Notice]:
         """See `Provider.notices`."""
-        self._start()
-        return self._watcher.fresh_enough().notices
+        return self.listing().notices
 
     def prices(self, pools: Sequence[Pool], since: datetime) -> Sequence[Price]:
         """See `Provider.prices`."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -14,7 +15,7 @@ from typing import IO
 import uvicorn
 
 from scsched.db import migrate
-from scsched.db.session import open_store
+from scsched.db.session import Store, open_store
 from scsched.scheduler import config as configuration
 from scsched.scheduler.api import make_app
 from scsched.scheduler.config import Settings, without_password
@@ -46,10 +47,10 @@ def serve(
     return 0
 
 
-def run(settings: Settings, outside: Outside | None = None) -> None:
+def run(settings: Settings, outside: Callable[[Settings, Store], Outside] = this_machine) -> None:
     """Serve until a signal says stop.
 
-    :param outside: where nodes and drivers come from; None: this machine.
+    :param outside: where nodes and drivers come from.
     :raises StoreLost: the lock on the database is gone: another broker may have it.
     """
     with ExitStack() as stack:
@@ -59,7 +60,7 @@ def run(settings: Settings, outside: Outside | None = None) -> None:
         store = open_store(settings.database_url)
         stack.callback(store.close)
         lock = stack.enter_context(store.leader_lock())
-        services = wire(settings, store, outside or this_machine(settings, store))
+        services = wire(settings, store, outside(settings, store))
         stack.callback(services.fleet.close)
         ticker = Ticker(
             services,

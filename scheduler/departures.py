@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from scsched.cluster.provider import NodeState as Existence
 from scsched.db.nodes import Death, NodeRec
-from scsched.scheduler import presence, reaper
+from scsched.scheduler import reaper
 from scsched.scheduler.fencing import FENCE_S, Former
 from scsched.scheduler.fleet import Fleet
 from scsched.scheduler.presence import Absences, Leases, Sight
@@ -26,7 +26,7 @@ class Departures:
     def note(self, sight: Sight) -> None:
         """Once a look, before anything is asked about it."""
         self._began = min(self._began, sight.now)
-        self._absences.note(sight)
+        self._absences.note(sight, self._may_be_there)
         self._leases.note(sight)
 
     def gone(self, sight: Sight) -> dict[int, Death]:
@@ -95,17 +95,25 @@ class Departures:
         """An intent that is not wanted any more, and of which nothing was made.
 
         If the provider may have heard of it, its launch may have happened with the answer lost:
-        it is gone when it is not listed a grace period after the last moment for a launch.
+        it is gone when listings have lacked it for a grace period, from the last moment for a
+        launch on.
         """
-        if node.launched_at is not None or node.terminate_asked_at is None:
+        if not self._may_be_there(node) or node.token in sight.census.seen:
             return False
-        if node.token in sight.census.seen or node.provider in sight.census.silent:
+        if node.provider in sight.census.silent:
             return False
-        if self._fleet.under_way(node.provider, node.token):
-            return False
-        heard_of = node.created_at < self._began or self._fleet.has_asked(node.token)
-        grace = max(presence.MISSING_GRACE, self._lag(node))
-        return not heard_of or sight.now - node.terminate_asked_at >= grace
+        if not (node.created_at < self._began or self._fleet.has_asked(node.token)):
+            return True
+        doubt = self._doubts.get(node.provider, "")
+        return not doubt and self._absences.proves(node, sight, self._lag(node))
+
+    def _may_be_there(self, node: NodeRec) -> bool:
+        """Nobody wants it, no call of ours may launch it still, and one may have launched it."""
+        return (
+            node.launched_at is None
+            and node.terminate_asked_at is not None
+            and not self._fleet.under_way(node.provider, node.token)
+        )
 
     def _lag(self, node: NodeRec) -> timedelta:
         traits = self._fleet.traits(node.provider)

@@ -23,6 +23,7 @@ from scsched.scheduler import candidates, holds
 from scsched.scheduler.background import Background
 from scsched.scheduler.caps import Limits
 from scsched.scheduler.holds import Hold, Holds
+from scsched.scheduler.watcher import Listing
 
 log = logging.getLogger("scsched.fleet")
 
@@ -60,6 +61,7 @@ class Fleet:
         self._providers = providers
         self._census: Census | None = None
         self._taken_at = 0.0
+        self._known_news = 0
         self._asked: set[str] = set()
         self._listings = 0
         self._silent: frozenset[str] = frozenset()
@@ -85,10 +87,19 @@ class Fleet:
     # Nodes
 
     def census(self, age_s: float = 0.0) -> Census:
-        """The last one while it is younger than `age_s` and nothing was asked for since."""
-        if self._census is None or time.monotonic() - self._taken_at >= age_s:
-            self._taken_at, self._census = time.monotonic(), self._counted()
+        """The last one while it is younger than `age_s`, and nothing was asked for or has become
+        known since: who is woken by news finds it."""
+        news = self._news()
+        old = time.monotonic() - self._taken_at >= age_s
+        if self._census is None or old or news != self._known_news:
+            self._taken_at, self._known_news = time.monotonic(), news
+            self._census = self._counted()
         return self._census
+
+    def _news(self) -> int:
+        """How often there was some, at all remote providers."""
+        providers = self._providers.values()
+        return sum(one.news for one in providers if isinstance(one, Background))
 
     def fresh(self) -> Census:
         """The providers' own lists as they are now, without notices. Blocks, for any thread."""
@@ -120,25 +131,32 @@ class Fleet:
         silent: dict[str, str] = {}
         for name, provider in self._providers.items():
             try:
-                listed = {node.token: node for node in provider.list()}
-                seen |= listed
-                provider_of |= dict.fromkeys(listed, name)
-                listing[name] = self._number(provider)
-                notices |= {notice.token: notice for notice in provider.notices()}
+                found = self._look(provider)
             except ProviderError as exc:
                 if name not in self._silent:
                     log.warning("provider %s does not answer: %s", name, exc)
                 silent[name] = f"provider {name} does not answer: {exc}"
+                continue
+            listed = {node.token: node for node in found.seen}
+            seen |= listed
+            provider_of |= dict.fromkeys(listed, name)
+            listing[name] = found.number
+            notices |= {notice.token: notice for notice in found.notices}
         self._holds.set_silent(
             {one.name: silent[one.provider] for one in self.pools if one.provider in silent}
         )
         self._silent = frozenset(silent)
         return Census(seen, self._silent, notices, provider_of, listing=listing)
 
-    def _number(self, provider: Provider) -> int:
-        """Of the listing that it gave just now."""
+    def _look(self, provider: Provider) -> Listing:
+        """Its nodes, notices and their listing's number, all of one moment.
+
+        :raises ProviderError: nothing can be said.
+        """
+        if isinstance(provider, Background):
+            return provider.listing()
         self._listings += 1
-        return provider.number if isinstance(provider, Background) else self._listings
+        return Listing(provider.list(), provider.notices(), self._listings)
 
     def launch(self, requests: Iterable[LaunchRequest]) -> list[Launched | Refused]:
         """Ask for nodes. Safe to repeat: a token launches once."""

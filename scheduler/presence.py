@@ -3,7 +3,7 @@
 All of it is forgotten with the broker, and every clock here then starts anew: later, never sooner.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -49,41 +49,57 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class _Absence:
-    since: datetime
     listing: int | None
-    """Number of the first listing that lacked it."""
+    """Number of the listing at hand when it was missed first, which may be older than the node."""
+    since: datetime | None = None
+    """When the first one after that was there, and lacked it too; None: there is none yet."""
 
 
 class Absences:
-    """Since when listings have lacked a node. One that lacks it proves nothing: they come late."""
+    """Since when listings have lacked a node. One that lacks it proves nothing: they come late, and
+    the newest may be old."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Absence] = {}
+        self._newest: dict[str, tuple[int, datetime]] = {}
+        """Number of each provider's newest listing, and when it was there first."""
 
-    def note(self, sight: Sight) -> None:
-        """Of nodes known to be launched. A provider that does not answer says nothing, and a node
-        whose worker answers is there, whatever the listings lack."""
-        known = {}
-        for node in sight.nodes.values():
-            if node.launched_at is None or node.token in sight.census.seen or sight.answers(node):
-                continue
-            if node.token in self._known:
-                known[node.token] = self._known[node.token]
-            elif node.provider not in sight.census.silent:
-                listing = sight.census.listing.get(node.provider)
-                known[node.token] = _Absence(sight.now, listing)
-        self._known = known
+    def note(self, sight: Sight, may_be_there: Callable[[NodeRec], bool]) -> None:
+        """Of nodes that are launched or may be. A provider that does not answer says nothing, and
+        a node whose worker answers is there, whatever the listings lack."""
+        for provider, number in sight.census.listing.items():
+            if self._newest.get(provider, (None, None))[0] != number:
+                self._newest[provider] = (number, sight.now)
+        self._known = {
+            node.token: absence
+            for node in sight.nodes.values()
+            if (node.launched_at is not None or may_be_there(node))
+            and node.token not in sight.census.seen
+            and not sight.answers(node)
+            and (absence := self._absence(node, sight)) is not None
+        }
 
     def proves(self, node: NodeRec, sight: Sight, lag: timedelta) -> bool:
-        """Whether it has been lacking for so long that it is gone.
+        """Whether two listings lacked it that are so far apart that it is gone.
 
         :param lag: how late its provider may list a node.
         """
         found = self._known.get(node.token)
-        if found is None or sight.now - found.since < max(MISSING_GRACE, lag):
+        if found is None or found.since is None:
             return False
+        _, newest_at = self._newest.get(node.provider, (None, sight.now))
+        return newest_at - found.since >= max(MISSING_GRACE, lag)
+
+    def _absence(self, node: NodeRec, sight: Sight) -> _Absence | None:
+        before = self._known.get(node.token)
+        if node.provider in sight.census.silent:
+            return before
         listing = sight.census.listing.get(node.provider)
-        return listing is None or listing != found.listing
+        if before is None:
+            return _Absence(listing)
+        if before.since is None and (listing is None or listing != before.listing):
+            return _Absence(listing, sight.now)
+        return before
 
 
 class Leases:

@@ -11,6 +11,7 @@ from scsched.db.models import NodeState
 from scsched.db.nodes import NodeRec
 from scsched.db.session import Session, Store
 from scsched.db.soon import Soon, soon, unfinished
+from scsched.scheduler.bills import Bills
 from scsched.scheduler.broker import Want, accepts
 from scsched.scheduler.fleet import Census, Fleet
 from scsched.scheduler.intents import Joining
@@ -23,13 +24,14 @@ _USELESS = (NodeState.REQUESTED, NodeState.DRAINING)
 
 class Scale:
     """Launches REQUESTED nodes, ends idle ones and strangers, repeats terminations until they
-    are seen gone."""
+    are seen gone, and then has their bills right."""
 
     def __init__(self, store: Store, fleet: Fleet, deployment: str, joining: Joining) -> None:
         self._store = store
         self._fleet = fleet
         self._launching = Launching(store, fleet, joining, deployment)
         self.reaper = Reaper(store, fleet)
+        self._bills = Bills(store)
 
     def tick(
         self,
@@ -52,6 +54,7 @@ class Scale:
                 node_rows.ask_terminate(session, over, "idle", now)
         self._terminate([node.token for node in live if _to_end(node, census)], census)
         self.reaper.tick(now, census, live)
+        self._bills.tick(now, census)
 
     def _over(
         self,

@@ -18,6 +18,8 @@ class Every:
     """How often what is asked, in seconds."""
 
     list_s: float = 3.0
+    hear_s: float = 1.0
+    """Notices are asked for so often, between listings too: they leave two minutes at most."""
     stale_s: float = 60.0
     """A listing older than this says nothing any more."""
     prices_s: float = 300.0
@@ -25,11 +27,12 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What was heard last. `number` counts the listings."""
+    """What was heard last. `number` counts the listings, `news` how often something was new."""
 
     seen: Sequence[Seen] = ()
     notices: Sequence[Notice] = ()
     number: int = 0
+    news: int = 0
     at: float = float("-inf")
     taken_at: datetime | None = None
     error: ProviderError | None = None
@@ -94,7 +97,16 @@ class Watcher:
             self._poked.clear()
             self.look()
             self.look_at_prices()
-            self._poked.wait(self._every.list_s)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until the next listing is due or wanted; notices are heard meanwhile."""
+        times = max(1, round(self._every.list_s / self._every.hear_s))
+        for left in reversed(range(times)):
+            if self._poked.wait(self._every.list_s / times):
+                return
+            if left:
+                self.hear()
 
     def look(self) -> None:
         """Ask for the nodes and the notices once."""
@@ -108,8 +120,18 @@ class Watcher:
             self.listing = replace(before, error=exc)
             return
         notices = self._notices(before)
-        self.listing = Listing(seen, notices, before.number + 1, asked_at, taken_at)
-        if (before.seen, before.notices) != (seen, notices):
+        self._tell(Listing(seen, notices, before.number + 1, before.news, asked_at, taken_at))
+
+    def hear(self) -> None:
+        """Ask for the notices once."""
+        self._tell(replace(self.listing, notices=self._notices(self.listing)))
+
+    def _tell(self, listing: Listing) -> None:
+        """News is there before anybody is woken for it."""
+        before = self.listing
+        is_new = (before.seen, before.notices) != (listing.seen, listing.notices)
+        self.listing = replace(listing, news=before.news + is_new)
+        if is_new:
             self._wake()
 
     def _notices(self, before: Listing) -> Sequence[Notice]:

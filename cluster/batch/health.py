@@ -1,76 +1,99 @@
-"""What `doctor --cloud` looks at where nodes come from a batch system. Asks, changes nothing."""
+"""What a batch system has and lacks for our pools. Asks Slurm, changes nothing, submits nothing."""
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from scsched.cluster.batch import errors, options
-from scsched.cluster.batch.commands import Commands
-from scsched.cluster.batch.options import SiteOptions
+from scsched.cluster.batch import options
 from scsched.cluster.batch.queue import Queue
 from scsched.cluster.health import Finding
-from scsched.cluster.pools import Pool
+from scsched.cluster.pools import Market, Pool
 from scsched.cluster.provider import ProviderError
 
-_SLURM = ("sbatch", "squeue", "scancel", "scontrol")
-_ANSWER = "controller"
+_MIB = 1024
+_SHAPES = "%D|%c|%m"
+"""sinfo(1): nodes of one shape, CPUs and MiB of each."""
 
 
-def slurm(
-    name: str, table: Mapping[str, object], *, deployment: str, pools: Sequence[Pool]
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    nodes: int
+    cpus: int
+    memory_mib: int
+
+
+def examine(
+    ask: Callable[..., str], queue: Queue, pools: Sequence[Pool], keys: Sequence[str]
 ) -> Iterator[Finding]:
-    """Its commands, whether it knows us, and the pools' partitions."""
-    site = options.site(name, table)
-    yield _commands(site, _SLURM)
-    conf = site.conf or os.environ.get("SLURM_CONF", "")
-    environ = {"SLURM_CONF": conf} if conf else None
-    ask = Commands(translate=errors.of_slurm, folder=site.commands, environ=environ).ask
-    queue = Queue(ask, deployment)
+    """Without an answer from Slurm nothing else is asked.
+
+    :param ask: runs one of Slurm's commands and returns its answer.
+    :param keys: of a pool, that Slurm has a word for.
+    """
     try:
-        jobs = queue.jobs()
+        yield _slurm(ask)
     except ProviderError as exc:
-        yield Finding(_ANSWER, ok=False, sentence=str(exc), hint=exc.hint)
+        hint = "commands and conf of the provider's table say where Slurm's programs and file are"
+        yield Finding("slurm", ok=False, sentence=str(exc), hint=exc.hint or hint)
         return
-    yield Finding(_ANSWER, ok=True, sentence=f"Slurm answers; it has {len(jobs)} jobs of ours")
+    yield _accounts(queue)
     for pool in pools:
-        yield _partition(queue, pool)
+        try:
+            yield from _partition(ask, queue, pool, options.pool(pool, keys).partition)
+        except ProviderError as exc:
+            yield Finding(
+                "partition",
+                ok=False,
+                sentence=f"pool {pool.name}: {exc}",
+                hint=exc.hint or "see what there is with: sinfo",
+            )
 
 
-def other(
-    name: str, table: Mapping[str, object], *, deployment: str, pools: Sequence[Pool]
-) -> Iterator[Finding]:
-    """Its commands; and that nobody has seen a node of ours there."""
-    from scsched.cluster.batch.others import SYSTEMS
-
-    site = options.site(name, table)
-    system = SYSTEMS[site.kind]
-    yield _commands(site, (system.submit[0], system.show[0], system.cancel[0]))
-    sentence = f"{site.kind} is proven as far as its job script: watch the first nodes yourself"
-    yield Finding("proof", ok=True, sentence=sentence)
+def unproven(kind: str) -> Finding:
+    """Of a batch system that is not Slurm."""
+    said = f"{kind} is proven as far as its job script; no real one has run scsched's nodes yet"
+    return Finding("proof", ok=True, sentence=said)
 
 
-def _commands(site: SiteOptions, programs: Sequence[str]) -> Finding:
-    path = os.environ.get("PATH", os.defpath)
-    path = f"{site.commands}:{path}" if site.commands else path
-    missing = [one for one in programs if shutil.which(one, path=path) is None]
-    where = site.commands or "PATH"
-    if missing:
-        hint = "install the system's client commands here, or set `commands` to their folder"
-        sentence = f"{', '.join(missing)} cannot be run from {where}"
-        return Finding("commands", ok=False, sentence=sentence, hint=hint)
-    return Finding("commands", ok=True, sentence=f"{', '.join(programs)} in {where}")
+def _slurm(ask: Callable[..., str]) -> Finding:
+    version = ask("sinfo", "--version").strip()
+    state = ask("scontrol", "ping").strip().replace("\n", "; ")
+    return Finding("slurm", ok=True, sentence=f"{version}: {state}")
 
 
-def _partition(queue: Queue, pool: Pool) -> Finding:
-    wanted = str(pool.options.get("partition", ""))
-    try:
-        state = queue.partition(wanted).state
-    except ProviderError as exc:
-        hint = exc.hint or "see what there is with: sinfo"
-        return Finding("partition", ok=False, sentence=f"pool {pool.name}: {exc}", hint=hint)
-    return Finding(
-        "partition",
-        ok=state == "UP",
-        sentence=f"pool {pool.name}: partition {wanted} is {state}",
-        hint="" if state == "UP" else "ask the cluster's administrators",
+def _accounts(queue: Queue) -> Finding:
+    if queue.has_accounts():
+        return Finding("accounts", ok=True, sentence="ended jobs are looked up with sacct")
+    said = f"none: how a job ended is known for {queue.setting('MinJobAge')} (MinJobAge) only"
+    return Finding("accounts", ok=True, sentence=said)
+
+
+def _partition(ask: Callable[..., str], queue: Queue, pool: Pool, name: str) -> Iterator[Finding]:
+    found = queue.partition(name)
+    up = found.state == "UP"
+    sentence = f"pool {pool.name}: {name} is {found.state}"
+    if pool.market is Market.SPOT:
+        sentence += f", gives {found.grace_s:.0f} s before it takes a job back"
+    yield Finding(
+        "partition", up, sentence, "" if up else f"scontrol update PartitionName={name} State=UP"
     )
+    fit = sum(one.nodes for one in _shapes(ask, name) if _fits(one, pool))
+    enough = fit >= pool.max_nodes
+    yield Finding(
+        "nodes",
+        ok=fit > 0,
+        sentence=f"pool {pool.name}: {fit} nodes of {name} have {pool.cores} cores and "
+        f"{pool.memory_gib:g} GiB; max_nodes is {pool.max_nodes}",
+        hint="" if enough else "a node of the pool is a whole machine or a part of one; see sinfo",
+    )
+
+
+def _shapes(ask: Callable[..., str], name: str) -> Iterator[_Shape]:
+    """`sinfo` writes 64+ where nodes of several shapes are in one line."""
+    for line in ask("sinfo", "--noheader", f"--partition={name}", f"--format={_SHAPES}").split():
+        words = [word.rstrip("+") for word in line.split("|")]
+        if len(words) == 3 and all(word.isdecimal() for word in words):
+            yield _Shape(*map(int, words))
+
+
+def _fits(shape: _Shape, pool: Pool) -> bool:
+    return shape.cpus >= pool.cores and shape.memory_mib >= pool.memory_gib * _MIB

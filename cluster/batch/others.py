@@ -18,6 +18,7 @@ from scsched.cluster.batch import health, jobscript, listings, options
 from scsched.cluster.batch.commands import Commands
 from scsched.cluster.batch.listings import Listed
 from scsched.cluster.batch.options import PoolOptions, SiteOptions
+from scsched.cluster.health import Finding
 from scsched.cluster.pools import Pool
 from scsched.cluster.provider import (
     BadRequest,
@@ -128,7 +129,11 @@ def from_config(
     return BatchProvider(options.site(name, table), deployment, pools)
 
 
-examine = health.other
+def examine(
+    name: str, table: Mapping[str, object], *, deployment: str, pools: Sequence[Pool]
+) -> Iterable[Finding]:
+    """That nobody has seen it work yet."""
+    return (health.unproven(options.site(name, table).kind),)
 
 
 class BatchProvider:

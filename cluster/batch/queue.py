@@ -1,12 +1,15 @@
 """What Slurm says: jobs, steps, accounts, partitions. Asks, and changes nothing."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scsched.cluster.batch import jobs, states
+from scsched.cluster.batch import errors, jobs, states
+from scsched.cluster.batch.commands import Commands
 from scsched.cluster.batch.jobs import Job
+from scsched.cluster.batch.options import SiteOptions
 from scsched.cluster.provider import ProviderError
 
 _log = logging.getLogger(__name__)
@@ -21,6 +24,17 @@ class Partition:
     """UP, DOWN, DRAIN or INACTIVE."""
     grace_s: float
     """From SIGTERM to the end of a job that is taken back."""
+
+
+def commands(site: SiteOptions, timeout_s: float = 10.0) -> Commands:
+    """Slurm's, as this host has them."""
+    conf = site.conf or os.environ.get("SLURM_CONF", "")
+    return Commands(
+        translate=errors.of_slurm,
+        folder=site.commands,
+        environ={"SLURM_CONF": conf} if conf else None,
+        timeout_s=timeout_s,
+    )
 
 
 class Queue:
@@ -55,7 +69,7 @@ class Queue:
 
         Slurm goes on without its database, and so do we, with what was heard last.
         """
-        if self._config().get("AccountingStorageType", "").endswith("none"):
+        if not self.has_accounts():
             return ()
         if refresh or time.monotonic() - self._past[0] > _PAST_EVERY_S:
             try:
@@ -80,7 +94,19 @@ class Queue:
         said = self._ask("scontrol", "--oneliner", "show", "partition", name)
         told = dict(word.split("=", 1) for word in said.split() if "=" in word)
         grace = _seconds(told.get("GraceTime", ""))
-        return Partition(told.get("State", "UP"), grace or _seconds(self._config().get("KillWait")))
+        return Partition(told.get("State", "UP"), grace or self.kill_wait_s())
+
+    def has_accounts(self) -> bool:
+        """Whether the site keeps accounts of ended jobs."""
+        return not self.setting("AccountingStorageType").endswith("none")
+
+    def setting(self, key: str) -> str:
+        """Of Slurm's own configuration; empty where it has none."""
+        return self._config().get(key, "")
+
+    def kill_wait_s(self) -> float:
+        """From the first signal to a job that is cancelled until the kill."""
+        return _seconds(self.setting("KillWait"))
 
     def _config(self) -> Mapping[str, str]:
         if self._settings is None:

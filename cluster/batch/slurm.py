@@ -2,7 +2,8 @@
 
     launch      squeue ─► is the gang there? ─► scontrol show partition ─► sbatch, script on stdin
     list        squeue (and squeue --steps for gangs, sacct for what it has forgotten)
-    terminate   scontrol update comment ─► scancel of the steps; of the job with its last member
+    terminate   scontrol update comment ─► HUP, then scancel, to the steps; to the job with its
+                last member
 
 A lost reply does not double: the gang's token is in the job's comment, and jobs of one name run
 one after the other (`--dependency=singleton`), so a double is found before it could start. The
@@ -11,17 +12,18 @@ count as lost, as they were.
 """
 
 import logging
-import os
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from scsched.cluster.batch import errors, health, jobs, options, states, submission
-from scsched.cluster.batch.commands import Commands, user
+from scsched.cluster.batch.commands import user
 from scsched.cluster.batch.jobs import Job, Mark
 from scsched.cluster.batch.options import SiteOptions
-from scsched.cluster.batch.queue import Queue
+from scsched.cluster.batch.queue import Queue, commands
+from scsched.cluster.health import Finding
 from scsched.cluster.pools import Market, Pool
 from scsched.cluster.provider import (
     BadRequest,
@@ -36,7 +38,9 @@ from scsched.cluster.provider import (
     Seen,
     Traits,
     Unreachable,
+    by_gang,
     gang_of,
+    in_order,
     index_of,
 )
 from scsched.steps.errors import ConfigError
@@ -44,6 +48,9 @@ from scsched.steps.errors import ConfigError
 _log = logging.getLogger(__name__)
 _FRESH_S = 0.5
 """`notices` does not ask again what `list` has just heard."""
+_ENDING_S = 5.0
+"""How long at most a node has to clean up before it is killed."""
+_LOOK_EVERY_S = 0.2
 _UP = (NodeState.PENDING, NodeState.RUNNING)
 
 
@@ -63,7 +70,13 @@ def from_config(
     return SlurmProvider(options.site(name, table), deployment, pools)
 
 
-examine = health.slurm
+def examine(
+    name: str, table: Mapping[str, object], *, deployment: str, pools: Sequence[Pool]
+) -> Iterable[Finding]:
+    """What Slurm has and lacks for these pools; asks it, changes nothing."""
+    check(name, table, pools)
+    ask = commands(options.site(name, table)).ask
+    return tuple(health.examine(ask, Queue(ask, deployment), pools, submission.KEYS))
 
 
 class SlurmProvider:
@@ -83,26 +96,17 @@ class SlurmProvider:
         self._site = site
         self._deployment = deployment
         self._pools = {pool.name: pool for pool in pools}
-        conf = site.conf or os.environ.get("SLURM_CONF", "")
-        self._commands = Commands(
-            translate=errors.of_slurm,
-            folder=site.commands,
-            environ={"SLURM_CONF": conf} if conf else None,
-            timeout_s=timeout_s,
-        )
+        self._commands = commands(site, timeout_s)
         self._launching = threading.Lock()
         self._queue = Queue(self._commands.ask, deployment)
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         """See `Provider.launch`; one sbatch a gang."""
-        gangs: dict[str, list[LaunchRequest]] = {}
-        for request in requests:
-            gangs.setdefault(gang_of(request.token), []).append(request)
-        answers: dict[str, Launched | Refused] = {}
+        gangs = by_gang(requests)
         with self._launching:
-            for group in gangs.values():
-                answers |= {answer.token: answer for answer in self._launch_gang(group)}
-        return tuple(answers[request.token] for request in requests)
+            return in_order(
+                requests, (answer for gang in gangs for answer in self._launch_gang(gang))
+            )
 
     def list(self) -> tuple[Seen, ...]:
         """See `Provider.list`."""
@@ -167,12 +171,12 @@ class SlurmProvider:
         """What is not there yet is launched together."""
         try:
             known = self._known(group[0])
+            over = self._over(known)
             missing = [request for request in group if index_of(request.token) not in known]
-            refused = self._add(missing, known) if missing else None
-            steps = self._queue.steps(known.values())
+            refused = self._add(missing, known, over) if missing else None
         except ProviderError as exc:
             return [Refused(request.token, exc) for request in group]
-        return [_answer(request, known, steps, refused) for request in group]
+        return [_answer(request, known, over, refused) for request in group]
 
     def _known(self, first: LaunchRequest) -> dict[int, Job]:
         """The jobs of the gang's members that were launched before, by place."""
@@ -183,9 +187,22 @@ class SlurmProvider:
         self._end_doubles(doubles)
         return {place: job for job in found for place in job.mark.places}
 
-    def _add(self, group: Sequence[LaunchRequest], known: dict[int, Job]) -> ProviderError | None:
+    def _over(self, known: Mapping[int, Job]) -> frozenset[int]:
+        """The places of members that have ended, or are about to."""
+        steps, now = self._queue.steps(known.values()), datetime.now(UTC)
+        return frozenset(
+            place
+            for place, job in known.items()
+            if states.state_of(job, place, steps.get(job.job_id), now) not in _UP
+        )
+
+    def _add(
+        self, group: Sequence[LaunchRequest], known: dict[int, Job], over: Collection[int]
+    ) -> ProviderError | None:
         """Launch these in one job, or say why not."""
         try:
+            if over:
+                raise BadRequest(f"{group[0].name}: a node of its gang has ended; use new tokens")
             job = self._submit(group)
         except ConfigError as exc:
             return BadRequest(str(exc))
@@ -241,11 +258,23 @@ class SlurmProvider:
         if mark != job.mark:
             self._quietly(job, "scontrol", "update", f"JobId={job.job_id}", f"Comment={mark}")
         targets = [str(job.job_id)] if whole else [steps[p] for p in places if p in steps]
-        for target in targets:
+        if job.state == "RUNNING":
             # SIGTERM alone is a notice to a node, which then waits to be killed.
-            if job.state == "RUNNING":
+            for target in targets:
                 self._quietly(job, "scancel", "--signal=HUP", target)
+        if not whole:
+            self._wait_for(job, targets)
+        for target in targets:
             self._quietly(job, "scancel", target)
+
+    def _wait_for(self, job: Job, steps: Collection[str]) -> None:
+        """Of a job Slurm kills what is left KillWait after its first signal; a step it kills at
+        once, so a node that is a step is given the time here."""
+        end = time.monotonic() + min(self._queue.kill_wait_s(), _ENDING_S)
+        left = set(steps)
+        while left and time.monotonic() < end:
+            time.sleep(_LOOK_EVERY_S)
+            left &= set(self._queue.steps([job]).get(job.job_id, {}).values())
 
     def _quietly(self, job: Job, *argv: str) -> None:
         """As the job's owner; that it is gone is fine. So is what scancel says of a live step:
@@ -277,14 +306,14 @@ class SlurmProvider:
 def _answer(
     request: LaunchRequest,
     known: Mapping[int, Job],
-    steps: Mapping[int, Mapping[int, str]],
+    over: Collection[int],
     refused: ProviderError | None,
 ) -> Launched | Refused:
     place = index_of(request.token)
     job = known.get(place)
     if job is None:
         return Refused(request.token, refused or BadRequest(f"{request.name}: was not launched"))
-    if states.state_of(job, place, steps.get(job.job_id), datetime.now(UTC)) not in _UP:
+    if place in over:
         why = f"{request.name}: the node of {request.token} has ended; use a new token"
         return Refused(request.token, BadRequest(why))
     return Launched(request.token, states.provider_id(job, place))

@@ -21,6 +21,7 @@ from scsched.cluster.provider import (
 
 _HINTS = {
     "Blocked": "the account is blocked; ask AWS support",
+    "InvalidPlacementGroup.Unknown": "make it, of strategy cluster; scsched makes none",
     "OptInRequired": "subscribe the account to the service or to the image's product",
     "PendingVerification": "AWS still verifies the account",
     "RequestExpired": "is this machine's clock right?",

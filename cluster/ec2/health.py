@@ -51,6 +51,9 @@ def examine(
     images = sorted({sites.for_pool(site, pool).image for pool in pools})
     for image in images:
         looks.append(("image", lambda image=image: _image(clients, image)))  # type: ignore[misc]
+    groups = {sites.for_pool(site, pool).placement_group for pool in pools} - {""}
+    for group in sorted(groups):
+        looks.append(("placement group", lambda group=group: _placement(clients, group)))  # type: ignore[misc]
     for pool in pools:
         looks.append(("launch", lambda pool=pool: _launch(clients, site, pool, deployment)))  # type: ignore[misc]
     looks.append(("quota", lambda: _quotas(clients, pools)))
@@ -133,6 +136,21 @@ def _image(clients: Clients, image: str) -> Iterator[Finding]:
     )
 
 
+def _placement(clients: Clients, group: str) -> Iterator[Finding]:
+    with translated(f"look at placement group {group}"):
+        answer = clients.of("ec2").describe_placement_groups(GroupNames=[group])
+    found = answer["PlacementGroups"]
+    state = found[0]["State"] if found else "missing"
+    strategy = found[0]["Strategy"] if found else "none"
+    good = (state, strategy) == ("available", "cluster")
+    yield Finding(
+        "placement group",
+        ok=good,
+        sentence=f"{group} is {state}, its strategy is {strategy}",
+        hint="" if good else "name one that is available and of strategy cluster",
+    )
+
+
 def _launch(clients: Clients, site: Site, pool: Pool, deployment: str) -> Iterator[Finding]:
     """Whether we may launch, by a call that EC2 only pretends to do."""
     asked = request.arguments(Launch(site, [_pretended(pool, deployment)], "/dev/xvda"))
@@ -198,7 +216,7 @@ def _quota(clients: Clients, code: str, vcpus: int) -> Finding:
                 ServiceCode="ec2", QuotaCode=code
             )
     except ProviderError as exc:
-        return Finding("quota", ok=True, sentence=f"AWS does not tell of quota {code}: {exc}")
+        return Finding("quota", ok=True, sentence=f"not told: {exc}")
     quota = answer["Quota"]
     name, value = quota.get("QuotaName", code), int(quota["Value"])
     return Finding(

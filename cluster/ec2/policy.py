@@ -35,8 +35,9 @@ def least(
     """
     arns = _Arns(site.region, account)
     tagged = {"StringEquals": {f"aws:RequestTag/{DEPLOYMENT}": deployment}}
+    here = {"StringEquals": {"aws:RequestedRegion": site.region}}
     statements = [
-        _statement("Look", _LOOK, ["*"], {"StringEquals": {"aws:RequestedRegion": site.region}}),
+        _statement("Look", _look(site, pools), ["*"], here),
         _statement("LaunchTagged", [_RUN], [arns.ec2(kind) for kind in _BORN], tagged),
         _statement("LaunchParts", [_RUN], _parts(arns, site, pools)),
         *_denials(arns, site, pools),
@@ -83,17 +84,26 @@ class _Arns:
         return f"arn:{self._partition}:iam::{self._account}:role/{name}"
 
 
+def _placements(site: Site, pools: Sequence[Pool]) -> Sequence[str]:
+    named = {sites.for_pool(site, pool).placement_group for pool in pools}
+    return sorted(named - {""})
+
+
+def _look(site: Site, pools: Sequence[Pool]) -> Sequence[str]:
+    groups = ("ec2:DescribePlacementGroups",) if _placements(site, pools) else ()
+    return sorted([*_LOOK, *groups])
+
+
 def _parts(arns: _Arns, site: Site, pools: Sequence[Pool]) -> Sequence[str]:
     """What a launch uses and does not make."""
     mine = [sites.for_pool(site, pool) for pool in pools]
     zones = {zone for pool in pools for zone in pool.zones or site.subnets}
-    placements = {one.placement_group for one in mine if one.placement_group}
     return [
         *sorted({arns.image(one.image) for one in mine}),
         *(arns.ec2(f"subnet/{site.subnets[zone]}") for zone in sorted(zones)),
         *(arns.ec2(f"security-group/{group}") for group in site.security_groups),
         *([arns.ec2(f"key-pair/{site.key_name}")] if site.key_name else []),
-        *(arns.ec2(f"placement-group/{name}") for name in sorted(placements)),
+        *(arns.ec2(f"placement-group/{name}") for name in _placements(site, pools)),
         arns.ec2("spot-instances-request/*"),
     ]
 

@@ -38,7 +38,9 @@ from scsched.cluster.provider import (
     Refused,
     Seen,
     Traits,
+    by_gang,
     gang_of,
+    in_order,
 )
 
 for _library in ("boto3", "aiobotocore", "dask_cloudprovider"):
@@ -69,12 +71,10 @@ class Ec2Provider:
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         """See `Provider.launch`; one call a gang."""
-        gangs: dict[str, list[LaunchRequest]] = {}
-        for request in requests:
-            gangs.setdefault(gang_of(request.token), []).append(request)
-        found = [answer for gang in gangs.values() for answer in self._launcher.launch(gang)]
-        by_token = {answer.token: answer for answer in found}
-        return tuple(by_token[request.token] for request in requests)
+        gangs = by_gang(requests)
+        return in_order(
+            requests, (answer for gang in gangs for answer in self._launcher.launch(gang))
+        )
 
     def list(self) -> tuple[Seen, ...]:
         """See `Provider.list`; one call, paged."""

@@ -28,6 +28,12 @@ _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
 _TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 _WORD = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _PATH = re.compile(r"/[\x21-\x7e]*")
+_NAME_OR_NONE = re.compile(rf"({_WORD.pattern})?")
+_NEVER_CLUSTERED = re.compile(r"(t[0-9][a-z0-9]*|[a-z0-9]+-flex|mac[a-z0-9-]*|[cm]1|m[23]|vt1)\..*")
+"""Types without the strategy `cluster` in `PlacementGroupInfo` of DescribeInstanceTypes.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/placement-groups.html
+"""
 _QUEUE = re.compile(r"https?://[^\s]+")
 
 
@@ -55,6 +61,7 @@ class Site:
     interruption_queue: str = ""
     """URL of an SQS queue of this deployment alone, fed by EventBridge."""
     placement_group: str = ""
+    """The site's own, of strategy cluster; for pools that name none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,7 @@ class PoolSite:
     image: str
     disk_gib: int
     placement_group: str
+    """Empty: none, then all that holds is that a gang is in one zone."""
     max_spot_price: Decimal | None = None
     """US dollars an hour; None: up to the on-demand price."""
 
@@ -114,18 +122,26 @@ def for_pool(site: Site, pool: Pool) -> PoolSite:
     return PoolSite(
         image=image,
         disk_gib=table.gib("disk_gib", site.disk_gib, least=1),
-        placement_group=table.text("placement_group", _WORD, "a name", site.placement_group),
+        placement_group=table.text(
+            "placement_group", _NAME_OR_NONE, "the name of a placement group", site.placement_group
+        ),
         max_spot_price=_price(table, pool),
     )
 
 
 def check_pool(site: Site, pool: Pool) -> None:
     """:raises ConfigError: the pool cannot be launched at this site; names its key."""
-    for_pool(site, pool)
+    group = for_pool(site, pool).placement_group
     table = _Table(f"pool {pool.name}", {})
     for kind in pool.types:
         if not _TYPE.fullmatch(kind):
             raise table.refuse("types", f"{kind!r} is not like c6i.4xlarge")
+        if group and _NEVER_CLUSTERED.fullmatch(kind):
+            raise table.refuse(
+                "placement_group",
+                f"{kind} cannot be in a cluster placement group",
+                hint='choose other types, or write placement_group = ""',
+            )
     if not pool.types:
         raise table.refuse("types", "missing; name instance types, the preferred first")
     for zone in pool.zones:

@@ -112,7 +112,8 @@ def _quota(client: Client, pool: Pool) -> Finding:
     return Finding(
         "quota",
         enough,
-        f"pool {pool.name}: room for {min(room[least], 10_000)} of {pool.max_nodes} {pool.types[0]}"
+        f"pool {pool.name}: room for {min(room[least], 10_000)} {pool.types[0]}; max_nodes is "
+        f"{pool.max_nodes}"
         f" ({least}; {flavor.vcpus} cores and {flavor.ram / _MIB:g} GiB each)",
         "" if enough else "ask the site for more, or lower max_nodes",
     )

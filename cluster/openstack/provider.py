@@ -33,7 +33,9 @@ from scsched.cluster.provider import (
     Refused,
     Seen,
     Traits,
+    by_gang,
     gang_of,
+    in_order,
 )
 
 for _library in ("openstack", "dask_cloudprovider"):
@@ -59,12 +61,10 @@ class OpenStackProvider:
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
         """See `Provider.launch`."""
-        gangs: dict[str, list[LaunchRequest]] = {}
-        for request in requests:
-            gangs.setdefault(gang_of(request.token), []).append(request)
-        found = [answer for gang in gangs.values() for answer in self._launcher.launch(gang)]
-        by_token = {answer.token: answer for answer in found}
-        return tuple(by_token[request.token] for request in requests)
+        gangs = by_gang(requests)
+        return in_order(
+            requests, (answer for gang in gangs for answer in self._launcher.launch(gang))
+        )
 
     def list(self) -> tuple[Seen, ...]:
         """See `Provider.list`; two calls, paged."""
@@ -125,7 +125,7 @@ def from_config(
 
 
 def image_recipe(name: str, options: Mapping[str, object]) -> str:
-    """A shell script that makes a fresh Debian 12 machine ready to be made an image of."""
+    """A shell script that makes a fresh Debian 12 server ready to be made an image of."""
     site = sites.read(name, options)
     return image.recipe(site.python, keep_sshd=bool(site.key_name))
 

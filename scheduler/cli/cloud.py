@@ -71,7 +71,8 @@ def audit(
     else:
         if found["items"]:
             table(columns.DIFFERENCES, found["items"], header=not no_header)
-        verdict = f"{len(found['items'])} differences" if found["items"] else "all agree"
+        count = len(found["items"])
+        verdict = f"{count} difference{'s' * (count > 1)}" if count else "all agree"
         rest = f" and {found['unpriced']} of unknown price" if found["unpriced"] else ""
         talk(f"{found['nodes']} nodes up, {found['usd_per_hour']:.3f} $/h{rest}; {verdict}")
     return DIFFERENT if left else 0

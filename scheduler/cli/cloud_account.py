@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from scsched.cluster import registry
 from scsched.scheduler import config as configuration
-from scsched.scheduler.render import put
+from scsched.scheduler.render import put, talk
 from scsched.steps.errors import ConfigError, ScschedError, UsageError
 
 if TYPE_CHECKING:
@@ -25,10 +25,14 @@ def policy(config: Path | None, name: str, account: str) -> int:
     settings = configuration.load(config)
     one = _one(settings, name)
     make = registry.optional(settings.provider, one, "policy")
+    deployment = _deployment(settings)
+    if deployment == _NO_DEPLOYMENT:
+        talk(f"{_NO_DEPLOYMENT} stands for the id of a database that is not there yet; to have it:")
+        talk("scsched db upgrade")
     found = make(
         one,
         settings.provider[one],
-        deployment=_deployment(settings),
+        deployment=deployment,
         pools=[pool for pool in settings.pools() if pool.provider == one],
         account=account,
     )

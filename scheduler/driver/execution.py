@@ -138,20 +138,33 @@ class Execution:
 
     async def _run(self) -> None:
         try:
-            end = await self._carry_out()
+            end = await self._end_of_it()
         except asyncio.CancelledError:
             await self._end_everywhere()
             end = EndReport(hint=Hint.STOPPED, detail=self._stopping)
         except NodeLost as exc:
             end = await self._after_loss(exc)
-        except (KeeperError, OSError) as exc:
-            end = EndReport(hint=Hint.FAILED, detail=str(exc))
         except Exception as exc:  # a bug of ours: the run ends and says so, the driver goes on
             log.exception("run %d", self._order.run)
             end = EndReport(hint=Hint.FAILED, detail=f"{type(exc).__name__}: {exc}")
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         self._end = end
         self._enter(Phase.ENDED)
+
+    async def _end_of_it(self) -> EndReport:
+        """:raises NodeLost: it failed where the storage is gone; elsewhere it may do well."""
+        try:
+            end = await self._carry_out()
+        except (KeeperError, OSError) as exc:
+            end = EndReport(hint=Hint.FAILED, detail=str(exc))
+        if end.hint is Hint.FAILED and not self._stopping and self._storage is not None:
+            verdict = await self._storage.blame(self._names)
+            if not verdict.ok:
+                problems = verdict.held or "; ".join(verdict.bad.values())
+                log.warning("run %d failed: %s", self._order.run, problems)
+                await self._cluster.dismiss(list(verdict.bad))
+                raise NodeLost(f"{end.detail}\n{problems}")
+        return end
 
     async def _carry_out(self) -> EndReport:
         await self._project.wait()

@@ -22,7 +22,7 @@ from typing import Protocol
 from scsched.cluster import mounts, storage, storage_watch
 from scsched.cluster.storage_look import TOKEN, Found, Steps, Terms, Word, advice, word_of
 from scsched.cluster.storage_watch import State, StorageWatch
-from scsched.scheduler.driver.storage_rules import Stalls, Verdict, judge, problem_of
+from scsched.scheduler.driver.storage_rules import UNBEARABLE, Stalls, Verdict, judge, problem_of
 from scsched.scheduler.driver.usage import Usage
 from scsched.scheduler.protocol import StorageReport
 
@@ -160,11 +160,29 @@ class ProjectStorage:
         up = self._nodes.nodes_up()
         self._passed = {node: at for node, at in self._passed.items() if up.get(node) == at}
         new = [node for node in nodes if node in up and node not in self._passed]
-        found = await asyncio.gather(*(self._check(node) for node in new))
+        found = await self._checks(new)
         good = [one.node for one in found if one.word is Word.OK]
         self._passed |= {node: up[node] for node in good}
         await self._have_watched(good)
         return judge(found, self._own().word)
+
+    async def blame(self, nodes: Sequence[str]) -> Verdict:
+        """What is wrong with it that no program on `nodes` bears, after one has failed there.
+
+        Nodes that have passed once may have lost it since. A full storage is not meant: whoever
+        writes there is told so, and trying again does not help.
+        """
+        own = self._own()
+        if own.word in UNBEARABLE:
+            return Verdict(held=f"storage {self.folder}: {problem_of(own, 0.0)}")
+        if not self._token:
+            return Verdict()
+        up = self._nodes.nodes_up()
+        found = await self._checks([node for node in nodes if node in up])
+        return judge((one for one in found if one.word in UNBEARABLE), own.word)
+
+    async def _checks(self, nodes: Sequence[str]) -> list[Found]:
+        return await asyncio.gather(*(self._check(node) for node in nodes))
 
     async def _check(self, node: str) -> Found:
         terms = asdict(self._terms())

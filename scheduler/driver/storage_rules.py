@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from scsched.cluster.storage_look import GIB, Found, Word, advice
 from scsched.cluster.storage_watch import State
 
+UNBEARABLE = frozenset({Word.STALE, Word.UNMOUNTED, Word.FOREIGN, Word.READ_ONLY, Word.BROKEN})
+"""Where it is so, every program fails."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

@@ -23,7 +23,6 @@ def main() -> None:
         shutting_down_s=found.shutting_down_s,
         binds=found.bind,
         image=found.image,
-        sshd=found.sshd,
     )
     serve(options, found.port_file, lifeline=found.lifeline)
 
@@ -37,7 +36,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shutting-down-s", type=float, default=0.1)
     parser.add_argument("--bind", action="append", default=[], help="directory seen by all hosts")
     parser.add_argument("--image", type=Path, help="tree laid over every host's root")
-    parser.add_argument("--sshd", action="store_true", help="hosts run sshd")
     parser.add_argument("--lifeline", action="store_true", help="end when stdin closes")
     parser.add_argument("--sweep", type=Path, help="only remove what this box has made")
     found = parser.parse_args()

@@ -4,6 +4,9 @@ with Box(tmp_path) as box:
     ec2 = box.ec2()
     ec2.run_instances(..., SubnetId=box.subnets["us-east-1a"], ImageId=box.image)
     box.reclaim(instance_id, notice_s=5)
+
+To look into a host while a test stands still: give it the KeyName of a pair that was imported, then
+`ssh -i KEY root@ADDRESS`; or, without sshd, `box.execute`.
 """
 
 import json
@@ -75,11 +78,10 @@ class Box(Verbs):
         shutting_down_s: float = 0.1,
         binds: Sequence[Path] = (),
         image: Path | None = None,
-        sshd: bool = False,
     ) -> None:
         self.directory = directory.absolute()
         self._options = [f"--boot-s={boot_s}", f"--shutting-down-s={shutting_down_s}"]
-        self._options += ["--boot"] * boot + ["--sshd"] * sshd
+        self._options += ["--boot"] * boot
         self._options += [f"--bind={path}" for path in binds]
         self._options += [f"--image={image}"] if image else []
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,7 +113,10 @@ class Box(Verbs):
         return self
 
     def stop(self) -> None:
-        """Ends the box and all that it has made."""
+        """Ends the box and all that it has made.
+
+        :raises BoxError: it does not end, or something has resisted it.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -123,6 +128,8 @@ class Box(Verbs):
             process.send_signal(signal.SIGKILL)
             process.wait(END_S)
             raise BoxError(f"the box did not end within {END_S:.0f} s: {self._tail()}") from None
+        if process.returncode > 0:
+            raise BoxError(f"the box ended with {process.returncode}: {self._tail()}")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -202,11 +209,6 @@ class Box(Verbs):
         """URL of the queue that hears warnings and hints from the event bus."""
         return f"{self.endpoint}/{self._config['account']}/{self._config['queue']}"
 
-    @property
-    def ssh_key(self) -> Path:
-        """Private key that opens every host, where they run sshd."""
-        return self.directory / "ssh_key"
-
     def ec2(self) -> Any:
         """A boto3 client that does not repeat calls on its own."""
         return self.service("ec2")
@@ -223,8 +225,11 @@ class Box(Verbs):
 
     # ------------------------------------------------------------------ what is there
 
-    def instances(self) -> list[Machine]:
-        """Every instance there ever was, in order of launch."""
+    def instances(self, *, ended_within_s: float | None = None) -> list[Machine]:
+        """Every instance there ever was, in order of launch.
+
+        :param ended_within_s: without those that ended longer ago.
+        """
         return [
             Machine(
                 **{
@@ -233,7 +238,7 @@ class Box(Verbs):
                     "ended_at": row["ended_at"] and datetime.fromisoformat(row["ended_at"]),
                 }
             )
-            for row in self.say("instances")
+            for row in self.say("instances", ended_within_s=ended_within_s)
         ]
 
     def instance(self, instance_id: str) -> Machine:

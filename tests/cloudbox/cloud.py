@@ -24,6 +24,7 @@ from tests.cloudbox.faults import Call, Faults
 from tests.cloudbox.launching import LaunchCall, Limits, Tokens
 from tests.cloudbox.listing import View
 from tests.cloudbox.machines import Machines, Record
+from tests.cloudbox.placement import Groups
 from tests.cloudbox.prices import PriceBook
 from tests.cloudbox.timeline import Timeline
 
@@ -50,6 +51,7 @@ class Cloud:
     faults: Faults = field(default_factory=Faults)
     limits: Limits = field(default_factory=Limits)
     view: View = field(default_factory=View)
+    groups: Groups = field(default_factory=Groups)
     lock: threading.RLock = field(default_factory=threading.RLock)
     _vcpus: dict[str, int] = field(default_factory=dict)
     _records: dict[str, Record] = field(default_factory=dict)
@@ -83,8 +85,10 @@ class Cloud:
             self.machines.kill(identity, silent=True)
         with self.lock:
             self.backend.reservations.clear()
+            self.backend.key_pairs.clear()
             self._records.clear()
             self._tokens, self.faults, self.limits, self.view = Tokens(), Faults(), Limits(), View()
+            self.groups = Groups()
             self.book, self.forget_s = PriceBook(self._vcpus), FORGET_S
 
     # ------------------------------------------------------------------ launch
@@ -109,9 +113,15 @@ class Cloud:
         price = self.book.spot(launch.kind, launch.zone, _now())
         return self.limits.grant(launch, up, self._vcpus, price)
 
+    def runs(self, instance_id: str) -> bool:
+        """Whether it is there still."""
+        record = self._records.get(instance_id)
+        return record is not None and record.ended_at is None
+
     def adopt(self, reservation: Reservation, launch: LaunchCall) -> None:
         """Takes over what moto has recorded, and boots it."""
         self._tokens.remember(launch, reservation.id)
+        self.groups.join(launch, [instance.id for instance in reservation.instances])
         for instance in reservation.instances:
             record = self._born(instance, spot=launch.spot)
             self._timeline.after(self.boot_s, lambda record=record: self._boot(record))  # type: ignore[misc]

@@ -7,7 +7,7 @@ really there.
 import json
 import threading
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -110,8 +110,12 @@ class Control:
     def do_config(self) -> Words:
         return self._config
 
-    def do_instances(self) -> list[Words]:
-        return [self._shown(one) for one in self._cloud.records()]
+    def do_instances(self, ended_within_s: float | None) -> list[Words]:
+        found = self._cloud.records()
+        if ended_within_s is not None:
+            since = datetime.now(UTC) - timedelta(seconds=ended_within_s)
+            found = [one for one in found if one.ended_at is None or one.ended_at >= since]
+        return [self._shown(one) for one in found]
 
     def do_console(self, instance_id: str) -> str:
         return self._hosts.console(instance_id)
@@ -184,6 +188,9 @@ class Control:
 
     def do_describe_partial(self, share: float, calls: int, seed: int) -> None:
         self._cloud.view.partial(share=share, calls=calls, seed=seed)
+
+    def do_placement_groups(self, state: str) -> None:
+        self._cloud.groups.state = state
 
     def do_page_size(self, size: int | None) -> None:
         self._cloud.view.page_size = size

@@ -28,7 +28,7 @@ from moto.ec2.responses.general import General
 from moto.ec2.responses.spot_instances import SpotInstances
 from moto.ec2.utils import filter_reservations
 
-from tests.cloudbox import launching
+from tests.cloudbox import launching, placement
 from tests.cloudbox.cloud import OWN_FILTERS, Cloud
 from tests.cloudbox.faults import Call, Fault, Refusal
 from tests.cloudbox.launching import LaunchCall
@@ -45,8 +45,11 @@ DONE_HERE = frozenset(
         "TerminateInstances",
         "CreateTags",
         "DeleteTags",
-        "CreatePlacementGroup",
+        *placement.ACTIONS,
         "CreateSecurityGroup",
+        "CreateKeyPair",
+        "DeleteKeyPair",
+        "ImportKeyPair",
         "AuthorizeSecurityGroupIngress",
         "AuthorizeSecurityGroupEgress",
         "CreateLaunchTemplate",
@@ -178,6 +181,8 @@ class Endpoint:
         try:
             answer = self._answer(environ, form, struck)
         except Refusal as refusal:
+            with self._counting:
+                self.calls[refusal.code] += 1
             answer = _refused(refusal, is_form=bool(form))
         if any(one.lost_reply for one in struck):
             return self._drop(environ)
@@ -204,8 +209,6 @@ class Endpoint:
     ) -> "Answered":
         for fault in struck:
             if fault.code:
-                with self._counting:
-                    self.calls[fault.code] += 1
                 raise Refusal(fault.code, fault.message)
         if form.get("Version") != EC2_VERSION:
             return _ask(self._inner, environ)
@@ -213,6 +216,8 @@ class Endpoint:
         if action not in DONE_HERE and not action.startswith(("Describe", "Get")):
             raise Refusal("UnsupportedOperation", f"{action} is not done in this box")
         with self._cloud.lock:
+            if action in placement.ACTIONS:
+                return _told(self._cloud.groups.answer(form, self._cloud.runs))
             try:
                 self._prepare(environ, form, action)
             except ServiceException as exc:
@@ -220,14 +225,16 @@ class Endpoint:
             return _ask(self._inner, environ)
 
     def _prepare(self, environ: Environ, form: Mapping[str, str], action: str) -> None:
-        if action == "RunInstances" and form.get("DryRun") != "true":
-            _launch.set(self._launched(form))
+        if action == "RunInstances":
+            launch = launching.read(form, lambda _: self._zone(form))
+            self._cloud.groups.check(launch, self._cloud.runs)
+            if form.get("DryRun") != "true":
+                _launch.set(self._launched(launch))
         by_id = any(key.startswith("InstanceId") for key in form)
         if action == "DescribeInstances" and self._cloud.view.page_size and not by_id:
             _rewrite(environ, {**form, "MaxResults": str(self._cloud.view.page_size)})
 
-    def _launched(self, form: Mapping[str, str]) -> tuple[LaunchCall, int, Reservation | None]:
-        launch = launching.read(form, lambda _: self._zone(form))
+    def _launched(self, launch: LaunchCall) -> tuple[LaunchCall, int, Reservation | None]:
         replayed = self._cloud.replayed(launch)
         if replayed is not None:
             with self._counting:
@@ -250,6 +257,11 @@ def _ask(inner: Application, environ: Environ) -> Answered:
     content = b"".join(inner(environ, lambda status, headers, *_: told.append((status, headers))))
     status, headers = told[0]
     return status, headers, content
+
+
+def _told(text: str) -> Answered:
+    length = ("Content-Length", str(len(text.encode())))
+    return "200 OK", [("Content-Type", "text/xml"), length], text.encode()
 
 
 def _form(environ: Environ, body: bytes) -> dict[str, str]:

@@ -29,6 +29,17 @@ from tests.cloudbox import imds, root, userdata
 LINK_LOCAL = ("169.254.169.254", 80)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IP_S = 10.0
+KEYGEN_S = 30.0
+SSHD = "/usr/sbin/sshd"
+SSHD_OPTIONS = (
+    "AuthenticationMethods=publickey",
+    "PasswordAuthentication=no",
+    "KbdInteractiveAuthentication=no",
+    "PermitRootLogin=prohibit-password",
+    "UsePAM=no",
+    "UseDNS=no",
+    "PidFile=none",
+)
 NO_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 SPOOL = Path("/var/lib/cloud/instance")
 
@@ -88,8 +99,8 @@ def _boot(directory: Path, config: Mapping[str, Any], console: Console) -> None:
         key=config["public_key"],
     )
     _serve_metadata(state)
-    if config["host_key"]:
-        _sshd(config["host_key"], console)
+    if config["public_key"]:
+        _sshd(config["address"], console)
     console.say(f"{config['instance_id']} is up as {config['address']}")
     _run(config["user_data"].encode("latin-1").decode(errors="replace"), console)
 
@@ -156,14 +167,17 @@ def _serve_metadata(directory: int) -> None:
 # ---------------------------------------------------------------------- what runs on it
 
 
-def _sshd(host_key: str, console: Console) -> None:
-    key = Path("/etc/ssh/cloudbox_host_key")
-    key.parent.mkdir(parents=True, exist_ok=True)
-    key.write_text(host_key)
-    key.chmod(0o600)
-    options = ("PermitRootLogin=prohibit-password", "UsePAM=no", "PidFile=none", "UseDNS=no")
-    words = [word for option in options for word in ("-o", option)]
-    console.spawn("sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", os.devnull, "-h", str(key), *words])
+def _sshd(address: str, console: Console) -> None:
+    """For root with the key of the instance's pair alone; its own key is made at each boot."""
+    if not Path(SSHD).exists():
+        console.say(f"no {SSHD}: nobody can log in")
+        return
+    key = "/run/sshd/host_key"
+    making = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]
+    subprocess.run(making, check=True, timeout=KEYGEN_S, stdin=subprocess.DEVNULL)
+    words = [word for option in SSHD_OPTIONS for word in ("-o", option)]
+    listen = ["-o", f"ListenAddress={address}"]
+    console.spawn("sshd", [SSHD, "-D", "-e", "-f", os.devnull, "-h", key, *listen, *words])
 
 
 def _run(text: str, console: Console) -> None:

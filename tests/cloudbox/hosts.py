@@ -20,9 +20,9 @@ from typing import Any
 
 from tests.cloudbox import cgroups
 from tests.cloudbox.cgroups import Cgroup
-from tests.cloudbox.imds import USER_DATA_PATH
+from tests.cloudbox.imds import PUBLIC_KEY_PATH, USER_DATA_PATH
 from tests.cloudbox.machines import Record
-from tests.cloudbox.network import DEAD_MAC, Network, ip_batch
+from tests.cloudbox.network import DEAD_MAC, Network, ip_batch, remove_link
 from tests.cloudbox.records import Records, sweep
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,8 +60,6 @@ class Hosts:
     """vCPUs and MiB of a type."""
     binds: Sequence[str] = ()
     image: str = ""
-    public_key: str = ""
-    host_key: str = ""
     _hosts: dict[str, Host] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,7 +75,7 @@ class Hosts:
         host = Host(
             instance_id=instance.id,
             address=str(instance.private_ip),
-            link=f"cv{self.box[:4]}{len(self._hosts):x}",
+            link=f"cv{self.box[:8]}{len(self._hosts):x}",
             directory=directory,
             cgroup=cgroup,
             process=_start(directory),
@@ -97,7 +95,7 @@ class Hosts:
             return
         host.killed = True
         if silent:
-            self._unlink(host)
+            remove_link(host.link)
         host.cgroup.thaw()
         _kill(host)
         host.watcher.join(END_S)
@@ -110,10 +108,12 @@ class Hosts:
             _put(directory / "imds.json", json.dumps(record.metadata))
 
     def close(self) -> None:
-        """Ends all, and takes the bridge away."""
+        """Ends all, and takes the bridge away: one that resists does not keep the others."""
         for identity in list(self._hosts):
-            with contextlib.suppress(TimeoutError):
+            try:
                 self.kill(identity, silent=True)
+            except OSError:
+                traceback.print_exc()
         sweep(self.records.directory)
 
     # ------------------------------------------------------------------ what a test does to them
@@ -175,9 +175,11 @@ class Hosts:
         assert host.process.stdout is not None
         host.process.stdout.read()
         host.process.wait()
-        with contextlib.suppress(OSError):
-            self._unlink(host)
-        host.cgroup.remove()
+        try:
+            remove_link(host.link)
+            host.cgroup.remove()
+        except OSError:
+            traceback.print_exc()
         if not host.killed:
             gone()
 
@@ -198,10 +200,6 @@ class Hosts:
         if host.process.stdout.readline() == "up\n":
             up()
 
-    def _unlink(self, host: Host) -> None:
-        if Path("/sys/class/net", host.link).exists():
-            ip_batch(f"link delete {host.link}")
-
     def _write(self, directory: Path, record: Record) -> None:
         address = str(record.instance.private_ip)
         config = {
@@ -213,8 +211,7 @@ class Hosts:
             "hostname": f"ip-{address.replace('.', '-')}",
             "binds": [*_unseen(), *self.binds],
             "image": self.image,
-            "public_key": self.public_key,
-            "host_key": self.host_key,
+            "public_key": record.tree.get(PUBLIC_KEY_PATH, ""),
             "user_data": record.tree.get(USER_DATA_PATH, ""),
         }
         _put(directory / "host.json", json.dumps(config))

@@ -16,6 +16,8 @@ TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105
 LONGEST_TTL_S = 21600
 USER_DATA_PATH = "/latest/user-data"
 META = "/latest/meta-data/"
+KEYS_PATH = META + "public-keys"
+PUBLIC_KEY_PATH = KEYS_PATH + "/0/openssh-key"
 
 
 @dataclass(frozen=True, slots=True)

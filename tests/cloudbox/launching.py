@@ -27,6 +27,8 @@ class LaunchCall:
     spot: bool
     least: int
     most: int
+    group: str
+    """Of the placement groups; empty: none."""
     token: str
     words: str
     """Hash of all that a repeat must say in the same way."""
@@ -52,6 +54,7 @@ def read(form: Mapping[str, str], zone_of: Callable[[str], str]) -> LaunchCall:
         spot=form.get("InstanceMarketOptions.MarketType") == "spot",
         least=int(form.get("MinCount", "1")),
         most=int(form.get("MaxCount", "1")),
+        group=form.get("Placement.GroupName", ""),
         token=form.get("ClientToken", ""),
         words=_words(form),
         max_price=Decimal(price) if price else None,

@@ -8,8 +8,10 @@ import json
 import random
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.cloudbox.records import IP_S, Records
 
@@ -58,11 +60,25 @@ def make(box: str, records: Records) -> Network:
 def ip_batch(*lines: str, enter: Sequence[str] = ()) -> None:
     """Runs them by `ip`, the first that fails ends it; `enter`: words that run it elsewhere."""
     argv, words = [*enter, "ip", "-batch", "-"], "\n".join(lines) + "\n"
-    done = subprocess.run(
-        argv, input=words, text=True, capture_output=True, timeout=IP_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            argv, input=words, text=True, capture_output=True, timeout=IP_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise TimeoutError(f"ip: {words}: no answer in {IP_S:.0f} s") from exc
     if done.returncode:
         raise OSError(f"ip: {words}: {done.stderr.strip()}")
+
+
+def remove_link(link: str) -> None:
+    """Gone is done, whoever took it: it also goes by itself with the namespace of its other end."""
+    deadline = time.monotonic() + IP_S
+    while Path("/sys/class/net", link).exists():
+        try:
+            ip_batch(f"link delete {link}")
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def _unused() -> tuple[str, socket.socket]:

@@ -9,7 +9,7 @@ from moto.ec2.models.instances import Instance
 from moto.events.models import events_backends
 from moto.sqs.models import sqs_backends
 
-from tests.cloudbox.imds import META, USER_DATA_PATH
+from tests.cloudbox.imds import KEYS_PATH, META, PUBLIC_KEY_PATH, USER_DATA_PATH
 from tests.cloudbox.world import ACCOUNT, REGION
 
 WARNING = "EC2 Spot Instance Interruption Warning"
@@ -62,6 +62,9 @@ def tree_of(instance: Instance) -> Tree:
         META + "placement/region": REGION,
         "/latest/dynamic/instance-identity/document": document,
     }
+    if instance.key_name:
+        pair = instance.ec2_backend.key_pairs[instance.key_name]
+        tree |= {KEYS_PATH: f"0={pair.key_name}", PUBLIC_KEY_PATH: pair.public_key}
     if instance.user_data:
         tree[USER_DATA_PATH] = base64.b64decode(str(instance.user_data)).decode("latin-1")
     return tree

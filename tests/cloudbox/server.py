@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION"] = "true"
 os.environ["MOTO_ENABLE_AMI_VALIDATION"] = "true"
+os.environ["MOTO_ENABLE_KEYPAIR_VALIDATION"] = "true"
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 
 from moto.ec2.models import EC2Backend, ec2_backends
@@ -36,7 +38,6 @@ from tests.cloudbox.records import Records
 from tests.cloudbox.world import ACCOUNT, REGION, ZONES
 
 LOOPBACK = "127.0.0.1"
-KEYGEN_S = 30.0
 FLAT_NETWORK = "127.77"
 """Where instances live that are not there: on the loopback, so that a dial goes nowhere else."""
 
@@ -55,7 +56,6 @@ class Options:
     shutting_down_s: float = 0.1
     binds: Sequence[str] = ()
     image: Path | None = None
-    sshd: bool = False
 
 
 def serve(options: Options, port_file: Path, *, lifeline: bool) -> None:
@@ -97,8 +97,6 @@ def _booting(options: Options, backend: EC2Backend) -> Serving:
         shapes=lambda kind: _shape(backend, kind),
         binds=options.binds,
         image=str(options.image or ""),
-        public_key=_key(directory / "ssh_key", public=True) if options.sshd else "",
-        host_key=_key(directory / "host_key", public=False) if options.sshd else "",
     )
     cloud = _cloud(options, backend, hosts)
     config = _network(backend, net.prefix) | {"gateway": net.gateway, "bridge": net.bridge}
@@ -116,13 +114,6 @@ def _start_janitor(directory: Path) -> None:
 def _shape(backend: EC2Backend, kind: str) -> tuple[int, int]:
     found = next(iter(backend.describe_instance_types([kind])))
     return int(found["VCpuInfo"]["DefaultVCpus"]), int(found["MemoryInfo"]["SizeInMiB"])
-
-
-def _key(path: Path, *, public: bool) -> str:
-    if not path.exists():
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
-        subprocess.run(argv, check=True, timeout=KEYGEN_S)
-    return (path.with_suffix(".pub") if public else path).read_text()
 
 
 def _cloud(options: Options, backend: EC2Backend, machines: Machines) -> Cloud:
@@ -176,5 +167,11 @@ def _end_with_stdin(close: Callable[[], None]) -> None:
 
 
 def _end(close: Callable[[], None]) -> None:
-    close()
-    os._exit(0)
+    code = 1
+    try:
+        close()
+        code = 0
+    except Exception:  # the box ends, and its janitor removes what is left
+        traceback.print_exc()
+    finally:
+        os._exit(code)

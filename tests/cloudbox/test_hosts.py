@@ -1,6 +1,9 @@
 """Instances of the box that really boot: their own address, root, metadata and limits."""
 
+import os
+import shutil
 import socket
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloudbox import root
-from tests.cloudbox.asking import launch, wait_until
+from tests.cloudbox.asking import code_of, launch, wait_until
 from tests.cloudbox.client import Box
 from tests.cloudbox.fixtures import box, skip_where_hosts_cannot_boot
 from tests.cloudbox.hosted import SILENCE_S, boot, listening, sh, wait_for_line
@@ -113,6 +116,46 @@ def test_a_host_cannot_reach_the_machine_below(box: Box) -> None:
     assert "/proc/sys proc ro," in sh(box, one, "cat /proc/mounts")
     assert "vda" not in sh(box, one, "ls /dev")
     assert sh(box, one, "ls /sys/fs/cgroup") == ""
+
+
+def test_who_has_the_key_of_its_pair_may_log_in(box: Box, tmp_path: Path) -> None:
+    if absent := [one for one in ("ssh", "sshd", "ssh-keygen") if shutil.which(one) is None]:
+        pytest.skip(f"no {absent[0]} here: apt-get install openssh-server openssh-client")
+    pair, other = make_key(tmp_path / "pair"), make_key(tmp_path / "other")
+    public = pair.with_suffix(".pub").read_bytes()
+    box.ec2().import_key_pair(KeyName="lab", PublicKeyMaterial=public)
+    [one] = boot(box, KeyName="lab")
+    wait_for_line(box, one, "Server listening on")
+    keys = "curl -s http://169.254.169.254/latest/meta-data/public-keys"
+    assert (
+        sh(box, one, f"{keys}/; echo; {keys}/0/openssh-key") == f"0=lab\n{public.decode().strip()}"
+    )
+    address = box.instance(one).address
+    assert ssh(pair, address).stdout == f"ip-{address.replace('.', '-')}\n"
+    assert "Permission denied (publickey)" in ssh(other, address).stderr
+    listening = sh(box, one, "ss -ltnH").split()
+    assert f"{address}:22" in listening
+    assert "0.0.0.0:22" not in listening
+
+
+def test_a_host_without_a_key_pair_lets_nobody_in(box: Box) -> None:
+    [one] = boot(box)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((box.instance(one).address, 22), timeout=SILENCE_S)
+    assert code_of(lambda: launch(box, KeyName="unknown")) == "InvalidKeyPair.NotFound"
+
+
+def make_key(path: Path) -> Path:
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    subprocess.run(argv, check=True, timeout=60)
+    return path
+
+
+def ssh(key: Path, address: str) -> "subprocess.CompletedProcess[str]":
+    options = ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
+    words = [word for option in (*options, "IdentitiesOnly=yes") for word in ("-o", option)]
+    argv = ["ssh", "-F", os.devnull, "-i", str(key), *words, f"root@{address}", "hostname"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture(scope="module")

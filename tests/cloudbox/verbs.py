@@ -40,6 +40,10 @@ class Verbs:
         """The account's limits; None: none."""
         self.say("quota", spot_instances=spot_instances, on_demand_vcpus=on_demand_vcpus)
 
+    def placement_groups(self, state: str) -> None:
+        """What is said of each: pending, available, deleting or deleted."""
+        self.say("placement_groups", state=state)
+
     # ------------------------------------------------------------------ faults of the API
 
     def fault(

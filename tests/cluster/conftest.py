@@ -64,7 +64,7 @@ def request_node(tls_dir: Path, deployment: str) -> Callable[..., LaunchRequest]
             scheduler_address=address, tls_dir=tls_dir, work_dir=tls_dir.with_name("work dir")
         )
         fields: dict[str, object] = {
-            "token": f"{deployment}-{number}".replace("_", "-"),
+            "token": f"{deployment}n{number}-0".replace("_", "-"),
             "name": f"n{number}",
             "pool": pool,
             "owner": owner,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from scsched.cluster import agent, far_agent, processes, rundir, tags, tls, wire
+from scsched.cluster import agent, far_agent, leftovers, processes, rundir, tags, tls, wire
 from scsched.cluster import gang as gangs
 from scsched.cluster.daemon import daemon_argv
 from scsched.cluster.far_agent import FarAgent
@@ -34,7 +34,7 @@ def place(deployment: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv(tags.NODE, "n1")
     monkeypatch.setenv(tags.MPI, "mpi1")
     for node in ("n1", "n2"):
-        rundir.make(deployment, node)
+        leftovers.make(deployment, node)
     yield deployment
     for node in ("n1", "n2"):
         rundir.remove(os.geteuid(), deployment, node)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scsched.cluster import gang as gangs
-from scsched.cluster import mpirun, rundir, tags
+from scsched.cluster import leftovers, mpirun, rundir, tags
 from scsched.cluster.gang import Gang, Member, spread
 from scsched.steps.errors import ConfigError, UsageError
 
@@ -71,7 +71,7 @@ def test_a_gang_is_reached_through_the_agents_and_never_hangs() -> None:
     gang = spread(["n1", "n2"], 3)
     with pytest.raises(ConfigError, match="no agent"):
         mpirun.build(3, ["relion"], gang=gang, environ=environ, uid=0)
-    rsh = rundir.make("gang-test", "n1") / "rsh"
+    rsh = leftovers.make("gang-test", "n1") / "rsh"
     try:
         rsh.touch()
         line = mpirun.build(3, ["relion"], gang=gang, environ=environ, uid=0)
@@ -114,7 +114,7 @@ def test_a_gang_talks_on_the_smallest_network_that_has_all_of_it(
 
 def far_line(gang: Gang) -> list[str]:
     environ = {tags.DEPLOYMENT: "gang-test", tags.NODE: "n1"}
-    (rundir.make("gang-test", "n1") / "rsh").touch()
+    (leftovers.make("gang-test", "n1") / "rsh").touch()
     try:
         return mpirun.build(3, ["relion"], gang=gang, environ=environ, uid=os.geteuid())
     finally:

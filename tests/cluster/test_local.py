@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from scsched.cluster.provider import (
     BadRequest,
     Launched,
     LaunchRequest,
+    NoCapacity,
     NodeState,
     Notice,
     Owner,
     Refused,
+    Unreachable,
 )
 from scsched.steps.errors import ConfigError
 
@@ -72,6 +75,23 @@ def test_a_node_is_found_though_we_died_before_writing_it_down(
     following = LocalProvider(state_dir, deployment)
     assert [seen.provider_id for seen in following.list()] == [str(node)]
     assert launched(following, request_node(1)) == node
+
+
+def test_a_node_whose_environment_cannot_be_read_yet_is_not_gone(
+    provider: LocalProvider,
+    request_node: Ask,
+    state_dir: Path,
+    deployment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As that of a process in the middle of its exec."""
+    node = launched(provider, request_node(1))
+    monkeypatch.setattr(processes, "_environ", lambda pid: {})
+    blind = LocalProvider(state_dir, deployment)
+    assert states(blind) == {request_node(1).token: (NodeState.RUNNING, "")}
+    assert launched(blind, request_node(1)) == node
+    blind.terminate([request_node(1).token])
+    assert not processes.alive(node)
 
 
 def test_a_node_that_dies_is_seen_to_be_gone(provider: LocalProvider, request_node: Ask) -> None:
@@ -197,6 +217,49 @@ def test_only_root_starts_nodes_for_others(
     (answer,) = provider.launch([request_node(1, owner=other)])
     assert isinstance(answer, Refused)
     assert "only root" in str(answer.error)
+
+
+def gang_of_three(request_node: Ask) -> list[LaunchRequest]:
+    pool = replace(request_node(1).pool, max_nodes=3)
+    return [request_node(k, token=f"g-{place}", pool=pool) for place, k in enumerate((1, 2, 3))]
+
+
+def test_a_gang_whose_third_cannot_be_started_leaves_nothing(
+    provider: LocalProvider, request_node: Ask, state_dir: Path, deployment: str
+) -> None:
+    gang = gang_of_three(request_node)
+    # Longer than a variable of a new process may be: execve(2), MAX_ARG_STRLEN.
+    no_process = replace(gang[2], name="n" * 200_000)
+    answers = provider.launch([*gang[:2], no_process])
+    assert [type(answer.error) for answer in answers if isinstance(answer, Refused)] == [
+        NoCapacity
+    ] * 3
+    assert processes.find({tags.DEPLOYMENT: deployment}) == []
+    assert provider.list() == ()
+    assert list((state_dir / "nodes").iterdir()) == []
+    assert all(isinstance(answer, Launched) for answer in provider.launch(gang))
+
+
+def test_a_gang_that_could_not_be_written_down_is_found_and_completed(
+    provider: LocalProvider, request_node: Ask, state_dir: Path
+) -> None:
+    gang = gang_of_three(request_node)
+    in_the_way = state_dir / "nodes" / f"{gang[2].token}.tmp"
+    in_the_way.mkdir()
+    answers = provider.launch(gang)
+    assert [type(answer.error) for answer in answers if isinstance(answer, Refused)] == [
+        Unreachable
+    ] * 3
+    before = {seen.token: seen.provider_id for seen in provider.list()}
+    in_the_way.rmdir()
+    after = {
+        answer.token: answer.provider_id
+        for answer in provider.launch(gang)
+        if isinstance(answer, Launched)
+    }
+    assert set(before) == {"g-0", "g-1"}
+    assert before.items() <= after.items()
+    assert set(after) == {"g-0", "g-1", "g-2"}
 
 
 def test_a_missing_python_is_said(weird_dir: Path, deployment: str, request_node: Ask) -> None:

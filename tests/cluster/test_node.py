@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from scsched.cluster import agent, preflight, processes, tags
+from scsched.cluster import agent, preflight, processes, rundir, tags
 from scsched.cluster.attempt import AttemptSpec, as_json
 from scsched.cluster.dask_cluster import NodeLost
 from scsched.cluster.gang import spread
 from scsched.cluster.local import LocalProvider
+from scsched.cluster.node import MODULE, NodeSpec, to_json
 from scsched.cluster.provider import LaunchRequest, NodeState
 from tests.cluster.bench import Bench, OnBench, until
 
@@ -245,3 +247,37 @@ def test_a_node_without_a_scheduler_gives_up(
     provider.launch([replace(request, pool=replace(request.pool, boot_s=1.0))])
     asyncio.run(until(lambda: not processes.find({tags.DEPLOYMENT: deployment}), 20))
     assert [seen.state for seen in provider.list()] == [NodeState.TERMINATED]
+
+
+@pytest.mark.parametrize("word", [signal.SIGHUP, signal.SIGTERM])
+def test_a_node_that_waits_at_the_desk_ends_when_told_and_leaves_nothing(
+    tmp_path: Path, deployment: str, word: signal.Signals
+) -> None:
+    """It has five minutes to fetch its keys, and the desk says nothing."""
+    mine = (os.geteuid(), deployment, "n1")
+    with socket.create_server(("127.0.0.1", 0)) as desk:
+        spec = NodeSpec(
+            name="n1",
+            token="g-0",
+            deployment=deployment,
+            scheduler_address="tls://127.0.0.1:9",
+            work_dir=str(rundir.private(tmp_path / "work")),
+            desk=f"127.0.0.1:{desk.getsockname()[1]}",
+            fingerprint="0" * 64,
+            join_s=300.0,
+            connect_timeout_s=300.0,
+        )
+        with subprocess.Popen(
+            [sys.executable, "-I", "-m", MODULE, "--spec", to_json(spec)]
+        ) as node:
+            try:
+                desk.settimeout(60.0)
+                asking, _ = desk.accept()
+                assert rundir.node_dir(*mine).is_dir()
+                node.send_signal(word)
+                assert node.wait(timeout=60.0) == 0
+                asking.close()
+            finally:
+                node.kill()
+    assert not rundir.node_dir(*mine).exists()
+    assert not rundir.shm_dir(*mine).exists()

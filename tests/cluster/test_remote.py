@@ -241,9 +241,12 @@ JOB = replace(PROGRAM, owns_machine=False, dead_man_s=2, notice=NoticeSource.SIG
 
 def job(tmp_path: Path, node: str) -> "subprocess.Popen[str]":
     """The script as a batch system starts it: as the user, on a machine that goes on."""
-    python = tmp_path / "python"
-    python.write_text(node)
-    python.chmod(0o755)
+    python, main = tmp_path / "python", tmp_path / "node"
+    main.write_text(node)
+    sweeps = f'case $* in *cluster.leftovers*) exec {sys.executable} "$@" ;; esac'
+    python.write_text(f'#!/bin/sh\n{sweeps}\nexec {main} "$@"\n')
+    for script in (python, main):
+        script.chmod(0o755)
     scratch = tmp_path / "it's scratch"
     program = replace(JOB, python=str(python), scratch=str(scratch))
     (tmp_path / "job.sh").write_text(bootstrap([request(1)], program))

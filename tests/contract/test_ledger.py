@@ -1,15 +1,16 @@
 """What nodes cost, on SQLite and on Postgres alike: as the provider bills, never a gap."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from sqlalchemy import select, update
 
-from scsched.db import charges, gangs, nodes, pricing, queries, queue, runs, soon, spares
+from scsched.db import bills, charges, gangs, nodes, pricing, queries, queue, runs, soon, spares
 from scsched.db import models as tables
+from scsched.db.bills import Life
 from scsched.db.gangs import Target
 from scsched.db.models import Market, NodeState
 from scsched.db.nodes import Birth, Death
@@ -114,13 +115,35 @@ def test_the_provider_s_word_on_the_launch_holds(store: Store) -> None:
     assert paid(store, node.id) == [Paid(run.run_id, -2.0, None, Decimal("0.5"))]
 
 
-def test_a_launch_is_never_in_the_future(store: Store) -> None:
+def test_a_node_launched_after_its_tick_began_is_paid_for_from_its_launch(store: Store) -> None:
+    """To the microsecond: six nodes that cost a fifth of a cent too much each are a cent."""
     submit(store)
     with store.write() as session:
         (run,) = open_all(session, new_nodes=(new_node(),))
-        nodes.launched(session, [Birth(run.node_ids[0], "i-1", later(900))], later(5))
-        (node,) = nodes.live(session)
-    assert node.launched_at == later(5)
+        nodes.launched(session, [Birth(run.node_ids[0], "i-1", later(5.2))], later(5))
+        nodes.up(session, run.node_ids, later(6))
+        nodes.ended(session, [Death(run.node_ids[0], "spot", later(7.2))], later(8))
+    assert paid(store, run.node_ids[0]) == [Paid(run.run_id, 5.2, 7.2, Decimal("0.36"))]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_provider_s_clock_may_be_ahead_of_ours(store: Store, told: bool) -> None:
+    """What it bills is paid for, and nothing but that, whatever happens before it is so late."""
+    submit(store, *chain(2))
+    with store.write() as session:
+        (run,) = open_all(session, new_nodes=(new_node(),))
+        node_id = run.node_ids[0]
+        nodes.launched(session, [Birth(node_id, "i-1", later(900))], later(5))
+        nodes.up(session, run.node_ids, later(20))
+        runs.end_runs(session, [end(run)], later(100))
+        died = Death(node_id, "asked", later(1050) if told else None)
+        nodes.ended(session, [died], later(150))
+    with store.read() as session:
+        receipt = queries.receipt(session, 1, later(9999))
+    until = 1050 if told else 900
+    assert [(one.start_s, one.end_s) for one in paid(store, node_id)] == [(900, 900), (900, until)]
+    assert receipt.total_usd == (until - 900) * SECOND
+    assert receipt.boot_usd == 0
 
 
 def test_nothing_is_paid_after_the_end_that_the_provider_tells(store: Store) -> None:
@@ -141,6 +164,61 @@ def test_an_end_is_never_before_the_launch(store: Store) -> None:
     with store.write() as session:
         nodes.ended(session, [Death(node_id, "spot", later(-50))], later(130))
     assert [(one.start_s, one.end_s) for one in paid(store, node_id)] == [(0, 0)]
+
+
+def told_late(store: Store, node_id: int, start_s: float, end_s: float) -> bool:
+    """The provider tells of a life; whether that was news. Twice is never."""
+    with store.write() as session:
+        (node,) = nodes.get(session, [node_id])
+        life = Life(node, "i-1", later(start_s), later(end_s))
+        first = bills.correct(session, [life], later(500))
+        (node,) = nodes.get(session, [node_id])
+        again = bills.correct(session, [replace(life, node=node), life], later(501))
+    assert not again
+    return bool(first)
+
+
+def test_a_node_that_was_lost_is_paid_for_until_the_end_that_is_told_late(store: Store) -> None:
+    """Before the moment at which it was given up."""
+    run, node_id = launch(store)
+    with store.write() as session:
+        runs.end_runs(session, [end(run, EndReason.LOST, StepState.PENDING)], later(100))
+        nodes.ended(session, [(node_id, "lost")], later(130))
+    assert told_late(store, node_id, 0, 95)
+    assert [(one.start_s, one.end_s) for one in paid(store, node_id)] == [(0, 95), (95, 95)]
+
+
+def test_a_node_that_lived_on_after_it_was_given_up_is_paid_for(store: Store) -> None:
+    run, node_id = launch(store)
+    with store.write() as session:
+        nodes.ended(session, [(node_id, "lost")], later(130))
+        runs.end_runs(session, [end(run, EndReason.LOST, StepState.PENDING)], later(131))
+    assert told_late(store, node_id, 0, 400)
+    price = Decimal("0.36")
+    assert paid(store, node_id) == [Paid(run.run_id, 0, 130, price), Paid(None, 130, 400, price)]
+    with store.read() as session:
+        assert queries.receipt(session, 1, later(9999)).total_usd == 400 * SECOND
+
+
+def test_a_node_of_whose_launch_nobody_heard_in_time_is_paid_for(store: Store) -> None:
+    submit(store)
+    with store.write() as session:
+        (run,) = open_all(session, new_nodes=(new_node(),))
+        node_id = run.node_ids[0]
+        nodes.ended(session, [(node_id, "not needed any more")], later(130))
+    assert told_late(store, node_id, 20, 400)
+    assert paid(store, node_id) == [Paid(None, 20, 400, Decimal("0.36"))]
+    with store.read() as session:
+        (node,) = nodes.get(session, [node_id])
+    assert (node.provider_id, node.ended_at) == ("i-1", later(400))
+
+
+def test_what_was_told_in_time_is_not_corrected(store: Store) -> None:
+    _, node_id = launch(store)
+    assert not told_late(store, node_id, 0, 95)
+    with store.write() as session:
+        nodes.ended(session, [Death(node_id, "spot", later(95))], later(130))
+    assert not told_late(store, node_id, 0, 95)
 
 
 def test_boot_and_idle_time_are_told_apart_and_the_parts_are_the_total(store: Store) -> None:

@@ -101,6 +101,10 @@ def seen(provider: Provider, request: LaunchRequest) -> Seen:
     return found
 
 
+def up(provider: Provider) -> set[str]:
+    return {node.token for node in provider.list() if node.state in UP}
+
+
 def until(subject: Subject, request: LaunchRequest, state: NodeState) -> Seen:
     """The node as listed once it is in that state."""
     deadline = time.monotonic() + subject.patience_s
@@ -151,12 +155,46 @@ def test_the_same_gang_gives_the_same_nodes(provider: Provider, ask: Ask) -> Non
 
 
 def test_a_gang_is_launched_whole_or_not_at_all(subject: Subject, ask: Ask) -> None:
-    if not subject.whole_gangs:
-        pytest.skip("it launches what it can of a gang")
-    launch(subject.provider, ask(1), ask(2))
+    launch(subject.provider, ask(1))
     subject.run_out()
-    assert set(refusals(subject.provider, ask(3, 0), ask(3, 1))) == {NoCapacity}
-    assert len(subject.provider.list()) == 2
+    gang = (ask(2, 0), ask(2, 1))
+    assert set(refusals(subject.provider, *gang)) == {NoCapacity}
+    assert up(subject.provider) == {ask(1).token}
+
+
+def test_a_gang_refused_for_want_of_room_leaves_its_place_to_others(
+    subject: Subject, ask: Ask
+) -> None:
+    launch(subject.provider, ask(1))
+    subject.run_out()
+    refusals(subject.provider, ask(2, 0), ask(2, 1))
+    deadline, number = time.monotonic() + subject.patience_s, 3
+    while isinstance(subject.provider.launch([ask(number)])[0], Refused):
+        assert time.monotonic() < deadline, "the place was not given back"
+        number += 1
+        time.sleep(0.1)
+    assert up(subject.provider) == {ask(1).token, ask(number).token}
+
+
+def test_what_is_there_of_a_gang_stays_whatever_becomes_of_the_rest(
+    subject: Subject, ask: Ask
+) -> None:
+    """Some complete it; to others a gang is one call, and a node alone was another one."""
+    (first,) = launch(subject.provider, ask(1, 0))
+    again, other = subject.provider.launch([ask(1, 0), ask(1, 1)])
+    assert isinstance(again, Launched)
+    assert again.provider_id == first
+    assert isinstance(other, Launched) or isinstance(other.error, BadRequest)
+    there = {ask(1, 0).token} | ({ask(1, 1).token} if isinstance(other, Launched) else set())
+    assert up(subject.provider) == there
+
+
+def test_a_gang_that_has_lost_a_node_gets_no_more(subject: Subject, ask: Ask) -> None:
+    launch(subject.provider, ask(1, 0))
+    subject.provider.terminate([ask(1, 0).token])
+    until(subject, ask(1, 0), NodeState.TERMINATED)
+    assert set(refusals(subject.provider, ask(1, 0), ask(1, 1))) == {BadRequest}
+    assert up(subject.provider) == set()
 
 
 def test_a_full_pool_has_no_capacity_and_launches_nothing(subject: Subject, ask: Ask) -> None:

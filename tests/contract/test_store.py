@@ -102,7 +102,7 @@ def test_a_reader_sees_one_state_of_the_database(store: Store) -> None:
         assert queries.last(session) is None
 
 
-def test_a_second_broker_is_refused_until_the_first_lets_go(store: Store, url: str) -> None:
+def test_row_13_a_second_broker_is_refused_until_the_first_lets_go(store: Store, url: str) -> None:
     with opened(url) as other:
         with store.leader_lock() as lock:
             lock.check()

@@ -151,6 +151,9 @@ class StoreMachine(RuleBasedStateMachine):
     def node_changes(self, which: int, verb: str) -> None:
         with self.store.write() as session:
             known = session.scalars(select(tables.nodes.c.id)).all()
+            if which % 4:  # mostly one that it is news to
+                fitting = nodes.requested(session) if verb == "launch" else nodes.live(session)
+                known = [node.id for node in fitting]
             if not known:
                 return
             node_id = known[which % len(known)]
@@ -169,6 +172,18 @@ class StoreMachine(RuleBasedStateMachine):
                 for run in runs.open_runs_of(session, workflow_id)
             ]
             runs.end_runs(session, ends, self.now)
+
+    @rule(which=some)
+    def a_person_thinks_again(self, which: int) -> None:
+        """Gives up, and then does want it."""
+        which -= which % 3
+        self.a_person_gives_up(which)
+        self.it_is_sound()
+        with self.store.write() as session:
+            every = list(
+                queries.step_ids(session, self.workflows[which % len(self.workflows)]).values()
+            )
+            queue.resubmit(session, every, self.now, 1000)
 
     @rule(which=some, verb=st.sampled_from(VERBS))
     def a_person_acts(self, which: int, verb: Verb) -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,13 +108,16 @@ class Site:
         max_failures: int = 3,
         nodes: str = LOCAL,
         environ: Mapping[str, str] | None = None,
+        enter: Sequence[str] = (),
     ) -> None:
         """:param folder: its path must be short: the broker's socket lies in it.
         :param nodes: tables of the configuration that say where the nodes come from.
         :param environ: more of the broker's environment.
+        :param enter: words before its command that take it elsewhere, as `nsenter ...`.
         """
         self.folder = folder
         self._environ = dict(environ or {})
+        self._argv = [*enter, *SERVE]
         self.state = folder / "state"
         self.log = folder / "broker.log"
         self.client = Client(self.state / "api.sock")
@@ -151,7 +154,7 @@ class Site:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SCSCHED_")}
         with self.log.open("ab") as out:
             self._broker = subprocess.Popen(
-                SERVE,
+                self._argv,
                 env={**kept, **self._environ, "SCSCHED_CONFIG": str(self._config)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

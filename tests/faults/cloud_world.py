@@ -14,11 +14,10 @@ drivers are played: a node answers the driver whose address its user data names.
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -29,12 +28,10 @@ from sqlalchemy import select
 
 from scsched.cluster.ec2 import provider as ec2
 from scsched.cluster.ec2 import site as sites
-from scsched.cluster.ec2.instances import GANG
-from scsched.cluster.ec2.provider import Ec2Provider
 from scsched.cluster.pools import Market
-from scsched.cluster.provider import Launched, LaunchRequest, NodeState, Refused, Unreachable
-from scsched.db import models, receipts
-from scsched.db.session import Session, Store, open_store
+from scsched.cluster.provider import NodeState
+from scsched.db import models
+from scsched.db.session import Store, open_store
 from scsched.scheduler import wiring
 from scsched.scheduler.background import Background, Pace
 from scsched.scheduler.config import LimitsConfig, RetryConfig, Settings
@@ -43,22 +40,23 @@ from scsched.scheduler.protocol import Phase
 from scsched.scheduler.ticker import Services, utc_now
 from scsched.scheduler.watcher import Every
 from scsched.scheduler.wiring import Outside, wire
-from scsched.steps.state import EndReason, StepState
 from tests.cloudbox.client import Box, Machine
 from tests.cloudbox.fixtures import flat_box
 from tests.db import rows
+from tests.faults import books
 from tests.faults.births import Births
+from tests.faults.mortal import Fate, Mortal
 from tests.scheduler.world import Going, NoReclaims, PlayedDriver, World
 
 PROVIDER = "box"
 KIND, OTHER = "t3.small", "t3.medium"
 USD = {KIND: Decimal(36), OTHER: Decimal(72)}
 """A cent a second and two: so short a life must cost something."""
-CENT = Decimal("0.01")
 QUICK = Pace(rate_per_s=1000.0, burst=1000, again_s=0.3)
 OFTEN = Every(list_s=0.05)
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 PAUSE_S = 0.02
+PAUSE_FOREVER_S = 86400.0
 
 
 def pool(name: str = "spot", **values: object) -> PoolConfig:
@@ -77,50 +75,6 @@ def pool(name: str = "spot", **values: object) -> PoolConfig:
         "warm_s": 600.0,
     }
     return PoolConfig.model_validate({"name": name, **fields, **values})
-
-
-@dataclass(slots=True)
-class Fate:
-    """At which moments of the provider's calls the broker dies: `launch` and `terminate` before
-    the cloud hears of it, `launched` and `terminated` before the broker hears of that."""
-
-    moments: list[str] = field(default_factory=list)
-    died: threading.Event = field(default_factory=threading.Event)
-    buried: threading.Event = field(default_factory=threading.Event)
-    goes_on: bool = False
-
-    def pass_by(self, moment: str) -> None:
-        """A dead broker's thread gets no further than this; one that was frozen may wake."""
-        if self.moments and self.moments[0] == moment and not self.died.is_set():
-            self.moments.pop(0)
-            self.died.set()
-            self.buried.wait()
-            if not self.goes_on:
-                raise Unreachable("its broker is dead")
-
-    def wake(self) -> None:
-        """It was only frozen: its threads go on where they were."""
-        self.goes_on = True
-        self.buried.set()
-
-
-class Mortal(Ec2Provider):
-    """The real one, and a broker that may die in the middle of its calls."""
-
-    def __init__(self, site: sites.Site, deployment: str, fate: Fate) -> None:
-        super().__init__(site, deployment)
-        self._fate = fate
-
-    def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
-        self._fate.pass_by("launch")
-        found = super().launch(requests)
-        self._fate.pass_by("launched")
-        return found
-
-    def terminate(self, tokens: Sequence[str]) -> None:
-        self._fate.pass_by("terminate")
-        super().terminate(tokens)
-        self._fate.pass_by("terminated")
 
 
 class CloudWorld(World):
@@ -153,6 +107,7 @@ class CloudWorld(World):
         self._ahead_s = 0.0
         self._machines: Sequence[Machine] = ()
         self._dying: list[threading.Thread] = []
+        self._others: list[Services] = []
         for key, value in box.env.items():
             patch.setenv(key, value)
         for kind, usd in USD.items():
@@ -163,13 +118,13 @@ class CloudWorld(World):
 
     # ------------------------------------------------------------------ time
 
-    def tick(self, times: int = 1, *, seconds: float = 0.0) -> None:
+    def tick(self, times: int = 1, *, seconds: float = 0.0, census_age_s: float = 0.0) -> None:
         for _ in range(times):
             self._ahead_s += seconds
             self.now = utc_now() + timedelta(seconds=self._ahead_s)
             self._machines = self.box.up()
             self._beats()
-            self.services.tick(self.now)
+            self.services.tick(self.now, census_age_s)
             if self.fate.died.is_set():
                 self.restart()
             self._orders()
@@ -184,19 +139,38 @@ class CloudWorld(World):
             self.services.inbox.wait(PAUSE_S)
             self.tick(seconds=seconds)
 
-    def skip(self, seconds: float, *, step_s: float = 9.0) -> None:
-        """So much time passes, with a new listing at each step."""
-        while seconds > 0:
-            self.tick(seconds=min(step_s, seconds))
-            seconds -= step_s
+    def until_woken(self, holds: Callable[[], bool]) -> None:
+        """As a daemon whose pause is longer than anybody waits: it ticks when it is woken, and
+        sees what has come since its last census only if that is news."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            self._beats()
+            self.services.inbox.wait(PATIENCE_S)
+            assert time.monotonic() < deadline, f"woken in vain, or not at all: {self.said()}"
+            self.tick(census_age_s=PAUSE_FOREVER_S)
+
+    def skip(self, seconds: float, *, step_s: float = 9.0, since: datetime | None = None) -> None:
+        """So much time passes in all, with a new listing at each step; also where this takes long
+        itself.
+
+        :param since: when it began; None: now.
+        """
+        end = (since or self.now) + timedelta(seconds=seconds)
+        while self.now < end:
+            left_s = (end - utc_now()).total_seconds() - self._ahead_s
+            self.tick(seconds=min(step_s, max(0.0, left_s)))
             self.hear_listing(more=1)
 
     def hear_listing(self, more: int = 2) -> None:
         """So many more; the second was begun after this call."""
         until = self.background.number + more
+        self.wait(lambda: self.background.number >= until)
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        """Without a tick."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.background.number < until:
-            assert time.monotonic() < deadline, "no listing comes"
+        while not holds():
+            assert time.monotonic() < deadline, "waited in vain without a tick"
             self.services.inbox.wait(PAUSE_S)
             self.services.inbox.take()
 
@@ -218,6 +192,20 @@ class CloudWorld(World):
         self.fate.died.clear()
         self.services = self._wired()
 
+    def second(self) -> Services:
+        """Another broker that has the same store for its own, and ticks after each tick."""
+        other = self._wired()
+        self._others.append(other)
+
+        def tick() -> None:
+            for driver in self.programs.drivers.values():
+                beat = driver.beat(self.answering(driver))
+                other.inbox.put(driver.workflow, beat, timeout_s=0.0)
+            other.tick(self.now)
+
+        self.check = tick
+        return other
+
     def forsake(self, services: Services) -> None:
         end = threading.Thread(target=services.fleet.close)
         end.start()
@@ -225,7 +213,8 @@ class CloudWorld(World):
 
     def close(self) -> None:
         self.fate.buried.set()
-        self.forsake(self.services)
+        for services in (self.services, *self._others):
+            self.forsake(services)
         for thread in self._dying:
             thread.join()
         super().close()
@@ -264,11 +253,7 @@ class CloudWorld(World):
     def lose(self, machine: Machine) -> None:
         """It vanishes, which the cloud says before its driver has noticed."""
         self.box.lose(machine.instance_id)
-        deadline = time.monotonic() + PATIENCE_S
-        while machine.instance_id not in self._listed_as_ended():
-            assert time.monotonic() < deadline, "its end is not listed"
-            self.services.inbox.wait(PAUSE_S)
-            self.services.inbox.take()
+        self.wait(lambda: machine.instance_id in self._listed_as_ended())
 
     def _listed_as_ended(self) -> set[str]:
         ended = NodeState.TERMINATED
@@ -298,6 +283,7 @@ class CloudWorld(World):
         self.until(lambda: self.finish_all() and not self.nodes() and not self.box.up())
         self.until(lambda: not self.programs.drivers)
         self.hear_listing()
+        self.tick()
 
     def finish_all(self) -> bool:
         """Every run that is at work; whether every workflow is done."""
@@ -314,30 +300,10 @@ class CloudWorld(World):
         audit = self.services.audit.run(self.now)
         with self.store.read() as session:
             return [
-                *_steps(session),
-                *_attempts(session, self.box.instances()),
-                *_machines(session, self.box.instances()),
-                *self._money(session),
+                *books.problems(session, self.box, self.now),
                 *(f"audit: {one.kind}: {one.sentence}" for one in audit.differences),
                 *(f"run {run} began twice" for (run, _), begun in self.begun.items() if begun[1:]),
             ]
-
-    def _money(self, session: Session) -> Iterable[str]:
-        """The ledger and the cloud's own bill, instance by instance and in all."""
-        bill = self.box.bill()
-        paid = {
-            str(row.provider_id): _usd(session, row.id)
-            for row in session.execute(select(models.nodes))
-            if row.provider_id
-        }
-        for identity in bill.keys() | paid.keys():
-            ours, theirs = paid.get(identity, Decimal(0)), bill.get(identity, Decimal(0))
-            if abs(ours - theirs) >= CENT / 2:
-                yield f"{identity}: ${ours:.4f} on record, ${theirs:.4f} on the bill"
-        ids = session.scalars(select(models.workflows.c.id)).all()
-        total = sum((receipts.receipt(session, one, self.now).total_usd for one in ids), Decimal(0))
-        if total.quantize(CENT) != sum(bill.values(), Decimal(0)).quantize(CENT):
-            yield f"receipts: ${total:.2f}; bill: ${sum(bill.values()):.2f}"
 
 
 def _settings(
@@ -366,68 +332,6 @@ def _settings(
         limits=limits or LimitsConfig(),
         retry=RetryConfig(backoff_s=0.0),
     )
-
-
-def _steps(session: Session) -> Iterator[str]:
-    """No step is lost, and none is done twice."""
-    done = Counter(
-        session.scalars(
-            select(models.runs.c.step_id).where(models.runs.c.end_reason == EndReason.COMPLETED)
-        )
-    )
-    for row in session.execute(select(models.steps)):
-        if row.state is not StepState.COMPLETED or done[row.id] != 1:
-            yield f"step {row.ref} is {row.state} with {done[row.id]} completed runs"
-    for run in session.execute(select(models.runs).where(models.runs.c.ended_at.is_(None))):
-        yield f"run {run.id} is open"
-
-
-def _attempts(session: Session, machines: Sequence[Machine]) -> Iterator[str]:
-    """At no time an attempt had more machines than it is wide."""
-    by_id = {one.instance_id: one for one in machines}
-    nodes = {row.id: row.provider_id for row in session.execute(select(models.nodes))}
-    used: defaultdict[int, set[int]] = defaultdict(set)
-    for charge in session.execute(select(models.charges)):
-        if charge.run_id is not None:
-            used[charge.run_id].add(charge.node_id)
-    for run in session.execute(select(models.runs)):
-        lives = [by_id[nodes[node]] for node in used[run.id] if nodes[node] in by_id]
-        for one in lives:
-            among = [o for o in lives if _is_up_at_birth_of(o, one)]
-            if len(among) > run.layout["nodes"]:
-                yield f"run {run.id} of {run.layout['nodes']} nodes had {len(among)} at once"
-
-
-def _is_up_at_birth_of(other: Machine, one: Machine) -> bool:
-    ended = other.ended_at is not None and other.ended_at <= one.launched_at
-    return other.launched_at <= one.launched_at and (other is one or not ended)
-
-
-def _machines(session: Session, machines: Sequence[Machine]) -> Iterator[str]:
-    """Every machine there was is the one of its token, is on record, and is gone."""
-    recorded = {row.provider_id for row in session.execute(select(models.nodes))}
-    tokens = [f"{one.tags[GANG]}-{one.index}" for one in machines]
-    for token, times in Counter(tokens).items():
-        if times > 1:
-            yield f"{token} launched {times} machines"
-    for one in machines:
-        if one.up:
-            yield f"{one.instance_id} is {one.state}"
-        if one.instance_id not in recorded:
-            yield f"{one.instance_id}, launched under {one.token}, is on no record"
-
-
-def _usd(session: Session, node_id: int) -> Decimal:
-    rows = session.execute(select(models.charges).where(models.charges.c.node_id == node_id))
-    return sum((_cost(row) for row in rows), Decimal(0))
-
-
-def _cost(row: Any) -> Decimal:
-    """Of one charge that is closed."""
-    assert row.ended_at is not None, f"n{row.node_id} is still charged for"
-    micros: int = (row.ended_at - row.started_at) // timedelta(microseconds=1)
-    price: Decimal = row.usd_per_hour
-    return price * micros / 3_600_000_000
 
 
 @contextmanager

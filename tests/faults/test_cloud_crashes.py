@@ -4,7 +4,7 @@ Over the EC2 provider and an imaginary cloud. Other tests of the same rows of th
 
     row  fault                          elsewhere
     1, 2 killed around a submission     faults/kill (SIGKILL of the process, over a fake cloud)
-    3-7  killed around a launch         faults/kill; scheduler/test_remote.py
+    3-7  killed around a launch         faults/kill, over EC2 too; scheduler/test_remote.py
     8    power cut                      faults/test_power_cut.py, which cuts the database's writes
     13   two brokers                    scheduler/test_daemon.py, contract/test_store.py
     14   leader frozen                  scheduler/test_ticker.py
@@ -16,8 +16,6 @@ from scsched.cluster.provider import gang_of
 from scsched.steps.state import EndReason, StepState
 from tests.faults.cloud_world import CloudWorld, cloud, flat_box, make_cloud, refusing, urls
 from tests.scheduler.world import SPOT, step
-
-pytestmark = pytest.mark.campaign
 
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
@@ -87,6 +85,19 @@ def test_row_12_a_driver_that_died_too_costs_no_second_set_of_nodes(cloud: Cloud
     assert cloud.problems() == []
 
 
+def test_row_13_two_brokers_at_once_make_one_set_of_nodes(cloud: CloudWorld) -> None:
+    """The second is refused; were it not, all that both write and ask for is still done once."""
+    second = cloud.second()
+    submit(cloud)
+    cloud.until(lambda: cloud.at() is RUNNING and all(one.launched_at for one in cloud.nodes()))
+    assert cloud.box.calls().get("RunInstances", 0) <= 2
+    cloud.settle()
+    assert second.fleet.holds(cloud.now) == {}
+    assert len(cloud.box.instances()) == 2
+    assert cloud.ends() == [EndReason.COMPLETED] * 2
+    assert cloud.problems() == []
+
+
 def test_row_14_a_broker_that_wakes_in_a_launch_that_is_done_launches_nothing(
     cloud: CloudWorld,
 ) -> None:
@@ -105,21 +116,27 @@ def test_row_14_a_broker_that_wakes_in_a_launch_that_is_done_launches_nothing(
 def test_row_14_what_a_broker_launches_that_wakes_too_late_is_ended_as_an_orphan(
     cloud: CloudWorld,
 ) -> None:
-    """The run that wanted it was cancelled and its intent closed, a minute after its last word."""
+    """The run that wanted it was cancelled and its intent closed, a minute after its last word.
+
+    Its workflow pays for it all the same.
+    """
     cloud.submit(step("1", width=2), market=SPOT)
     with refusing(cloud.box, "InternalError"):
         cloud.kill_at("launch")
         cloud.until(lambda: bool(cloud.box.calls().get("InternalError")))
         cloud.person("cancel")
-        cloud.skip(80.0)
-    assert cloud.nodes() == []
+        cloud.skip(60.0)
+        assert len(cloud.nodes()) == 2
+        cloud.until(lambda: not cloud.nodes(), seconds=1.0)
     cloud.fate.wake()
     cloud.until(lambda: len(cloud.box.up()) == 2)
     cloud.hear_listing()
     assert {one.kind for one in cloud.services.audit.run(cloud.now).differences} == {"unknown"}
     cloud.skip(310.0, step_s=62.0)
     cloud.until(lambda: not cloud.box.up())
+    cloud.until(lambda: sum(one.kind == "node_corrected" for one in cloud.events()) == 2)
     assert sum(one.kind == "stranger_ended" for one in cloud.events()) == 2
+    assert cloud.problems() == ["step 1 is CANCELLED with 0 completed runs"]
 
 
 def test_row_15_a_lost_reply_launches_nothing_twice(cloud: CloudWorld) -> None:
@@ -144,15 +161,18 @@ def test_row_15_a_lost_reply_to_a_termination_leaves_no_node(cloud: CloudWorld) 
 
 
 def test_row_16_the_token_of_a_node_that_has_ended_launches_nothing(cloud: CloudWorld) -> None:
-    """It came, its reply was lost, and it went: it is paid for, and the step gets a new token."""
-    cloud.box.describe_late(seconds=3.0)
-    cloud.box.fault(lost_reply=True)
+    """It came, nobody heard, and it went: it is paid for, and the step gets a new token."""
+    cloud.hear = False
+    cloud.box.describe_empty(HIDDEN)
     submit(cloud, width=1)
+    cloud.kill_at("launched")
     cloud.until(lambda: len(cloud.box.up()) == 1)
     first = cloud.box.up()[0]
     cloud.box.lose(first.instance_id)
-    cloud.box.describe_late()
-    cloud.until(lambda: cloud.box.calls().get("RunInstances", 0) >= 2)
+    cloud.wait(lambda: cloud.box.instance(first.instance_id).state == "terminated")
+    cloud.until(lambda: bool(cloud.box.calls().get("IdempotentInstanceTerminated")))
+    cloud.hear = True
+    cloud.box.describe_empty(0)
     cloud.until(lambda: len(cloud.ends()) == 1)
     cloud.until_state(RUNNING)
     second = cloud.box.up()[0]

@@ -4,7 +4,7 @@ Over the EC2 provider and an imaginary cloud. Of the same rows of the fault tabl
 
     row  fault                          elsewhere
     17   a new node is not listed yet   scheduler/test_presence.py; cluster/ec2/test_listing.py
-    18   empty and partial lists        scheduler/test_presence.py, test_reaper.py (a thousand each)
+    18   empty and partial lists        scheduler/test_presence.py; test_reaper_campaign.py
 """
 
 import pytest
@@ -13,8 +13,6 @@ from scsched.steps.state import EndReason, StepState
 from tests.cloudbox.client import Box
 from tests.faults.cloud_world import CloudWorld, cloud, flat_box, make_cloud, urls
 from tests.scheduler.world import SPOT, step
-
-pytestmark = pytest.mark.campaign
 
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
@@ -52,24 +50,26 @@ def test_row_17_a_new_node_may_be_missing_for_the_time_that_listings_take(
 def test_row_17_nodes_that_are_neither_listed_nor_answer_are_given_up(
     cloud: CloudWorld,
 ) -> None:
-    """When they ended nobody tells until it is on record; the audit shows that difference."""
+    """When they ended nobody tells until it is on record; then they cost what they were billed."""
     cloud.submit(step("1", width=2), step("2", "1"), market=SPOT)
     cloud.hear = False
     cloud.until(lambda: len(cloud.box.up()) == 2 and all(one.launched_at for one in cloud.nodes()))
     first = {one.id for one in cloud.nodes()}
+    cloud.box.describe_empty(HIDDEN)
+    cloud.hear_listing()
+    since = cloud.now
     for one in cloud.box.up():
         cloud.box.lose(one.instance_id)
-    cloud.box.describe_empty(HIDDEN)
-    cloud.skip(55.0, step_s=5.0)
+    cloud.skip(55.0, step_s=5.0, since=since)
     assert first == {one.id for one in cloud.nodes()}
-    cloud.skip(15.0, step_s=5.0)
+    cloud.skip(80.0, step_s=5.0, since=since)
     assert not first & {one.id for one in cloud.nodes()}
     cloud.until(lambda: cloud.ends() == [EndReason.BOOT_FAIL])
     cloud.hear = True
     cloud.box.describe_empty(0)
     cloud.settle()
-    wrong = [one for one in cloud.problems() if "interval" not in one and "bill" not in one]
-    assert wrong == []
+    assert {one.node_id for one in cloud.events() if one.kind == "node_corrected"} == first
+    assert cloud.problems() == []
 
 
 def empty(box: Box) -> None:
@@ -100,6 +100,7 @@ def test_row_18_a_list_that_lacks_nodes_ends_no_healthy_one(cloud: CloudWorld, l
     assert cloud.problems() == []
 
 
+@pytest.mark.slow
 def test_row_18_a_cloud_that_does_not_answer_ends_no_healthy_node(cloud: CloudWorld) -> None:
     running(cloud, 6)
     number = cloud.box.fault("InternalError", action="DescribeInstances", times=None)

@@ -12,7 +12,6 @@ the nodes themselves do then is tested on hosts that boot:
     28   zombie writer                scheduler/test_fencing.py, test_keeper.py (its files)
 """
 
-import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -33,11 +32,8 @@ from tests.faults.cloud_world import (
 )
 from tests.scheduler.world import SPOT, Going, step
 
-pytestmark = pytest.mark.campaign
-
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
-DECIDE_S = 2.0
 
 
 def running(cloud: CloudWorld, width: int) -> list[NodeRec]:
@@ -72,38 +68,51 @@ def why(cloud: CloudWorld) -> set[PendingReason]:
     return {one.reason for one in cloud.services.dispatch.unplaced.values()}
 
 
-def test_row_22_a_notice_on_the_queue_is_decided_on_in_two_seconds(make_cloud: MakeCloud) -> None:
-    """And the replacement is asked for at once: it is there when the step goes on."""
+def decided_at(cloud: CloudWorld, kind: str) -> list[datetime]:
+    """The moments of the ticks that heard of it, and of those that decided."""
+    return [one.at for one in cloud.events() if one.kind in ("notice", kind)]
+
+
+def test_row_22_a_notice_on_the_queue_is_decided_on_in_the_look_that_hears_it(
+    make_cloud: MakeCloud,
+) -> None:
+    """A look that the notice itself has called for: of the two seconds none is spent on a pause.
+
+    The replacement is asked for at once: it is there when the step goes on.
+    """
     cloud = make_cloud(notices=True)
     nodes = running(cloud, 3)
     at_work(cloud, 7, 1000.0)
     doomed = cloud.machine(nodes[0].id)
-    began = time.monotonic()
-    cloud.box.reclaim(doomed.instance_id, notice_s=5.0)
-    cloud.until(lambda: any(one.kind == "stop_asked" for one in cloud.events()))
-    took_s = time.monotonic() - began
+    cloud.box.reclaim(doomed.instance_id, notice_s=3600.0)
+    cloud.until_woken(lambda: any(one.kind == "stop_asked" for one in cloud.events()))
+    heard, decided = decided_at(cloud, "stop_asked")
+    assert heard == decided
+    spare = [one for one in cloud.nodes() if one.spare_for is not None]
+    assert [one.created_at for one in spare] == [heard]
     cloud.until(lambda: cloud.ends() == [EndReason.PREEMPTED])
     kept = {one.id for one in nodes[1:]}
     found = again(cloud)
-    assert took_s < DECIDE_S
     assert kept <= {one.id for one in found}
     assert nodes[0].id not in {one.id for one in found}
     cloud.settle()
     assert len(cloud.box.instances()) == 4
-    assert cloud.box.instance(doomed.instance_id).ended_at is not None
     assert cloud.problems() == []
 
 
-def test_row_22_what_a_node_hears_itself_is_decided_on_in_two_seconds(cloud: CloudWorld) -> None:
+def test_row_22_what_a_node_hears_itself_is_decided_on_in_the_look_that_hears_it(
+    cloud: CloudWorld,
+) -> None:
     """An iteration that fits is finished, and then nothing is lost."""
     nodes = running(cloud, 2)
-    at_work(cloud, 7, 90.0)
-    deadline: datetime = cloud.now + timedelta(seconds=120)
+    at_work(cloud, 7, 3000.0)
+    deadline: datetime = cloud.now + timedelta(seconds=4000)
     cloud.programs.of(1).heard = {nodes[0].name: deadline.isoformat()}
-    began = time.monotonic()
-    cloud.until(lambda: cloud.run_of().order.stop_after == 7)
-    assert time.monotonic() - began < DECIDE_S
-    at_work(cloud, 8, 90.0)
+    cloud.until_woken(lambda: any(one.notice_at is not None for one in cloud.nodes()))
+    assert cloud.run_of().order.stop_after == 7
+    heard, decided = decided_at(cloud, "stop_after_asked")
+    assert heard == decided
+    at_work(cloud, 8, 3000.0)
     cloud.until(lambda: cloud.ends() == [EndReason.PREEMPTED])
     assert (cloud.runs()[0].iterations_done, cloud.runs()[0].iterations_lost) == (7, 0)
     cloud.programs.of(1).heard = {}
@@ -241,11 +250,12 @@ def test_row_28_what_a_frozen_node_says_when_it_wakes_is_of_no_attempt(cloud: Cl
     number = stopped_terminating(cloud)
     frozen = cloud.machine(node.id).instance_id
     old = cloud.run_of()
+    since = cloud.now
     cloud.silent.add(frozen)
     cloud.until(lambda: why(cloud) == {PendingReason.NODE_FENCING})
-    cloud.skip(50.0)
+    cloud.skip(50.0, since=since)
     assert len(cloud.runs()) == 1
-    cloud.skip(15.0)
+    cloud.skip(65.0, since=since)
     assert node.id not in {one.id for one in again(cloud)}
     ends = cloud.ends()
     cloud.silent.discard(frozen)

@@ -1,21 +1,20 @@
 """A broker with one of its guards taken out is caught by what these tests look at in the end.
 
-One that reaps by address, or believes every list: scheduler/test_reaper.py.
+One that believes every list: scheduler/test_reaper_campaign.py.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
 from scsched.cluster.ec2 import workers
 from scsched.cluster.ec2.request import Launch, arguments
-from scsched.scheduler import fencing
+from scsched.cluster.provider import Seen
+from scsched.scheduler import fencing, reaper
 from scsched.steps.state import StepState
 from tests.faults.cloud_world import CloudWorld, cloud, flat_box, make_cloud, urls
 from tests.scheduler.world import SPOT, step
-
-pytestmark = pytest.mark.campaign
 
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
@@ -54,3 +53,24 @@ def test_a_broker_without_fencing_is_caught(
     assert machine.instance_id in {one.instance_id for one in cloud.box.up()}
     cloud.box.unfault(number)
     cloud.settle()
+
+
+@pytest.mark.parametrize("by_address", [False, True])
+def test_a_broker_that_reaps_by_address_is_caught(
+    cloud: CloudWorld, monkeypatch: pytest.MonkeyPatch, by_address: bool
+) -> None:
+    """A cloud leaves addresses out for a while; then its healthy nodes are nobody's."""
+    cloud.submit(step("1", width=2), market=SPOT)
+    cloud.until(lambda: cloud.at() is RUNNING and all(one.launched_at for one in cloud.nodes()))
+    on_record = {one.address for one in cloud.box.up()}
+    told: dict[str, str] = {}
+
+    def is_strange(seen: Seen, known: Collection[str]) -> bool:
+        return told.get(seen.provider_id, "") not in on_record
+
+    if by_address:
+        monkeypatch.setattr(reaper, "_is_strange", is_strange)
+    cloud.skip(310.0, step_s=62.0)
+    cloud.skip(10.0, step_s=5.0)
+    healthy = cloud.ends() == [] and len(cloud.box.up()) == 2
+    assert healthy is not by_address

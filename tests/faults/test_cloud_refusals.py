@@ -30,8 +30,6 @@ from tests.faults.cloud_world import (
 )
 from tests.scheduler.world import SPOT, step
 
-pytestmark = pytest.mark.campaign
-
 __all__ = ["cloud", "flat_box", "make_cloud", "urls"]
 RUNNING = StepState.RUNNING
 CAPACITY = ["InsufficientInstanceCapacity", "UnfulfillableCapacity", "SpotMaxPriceTooLow"]
@@ -131,6 +129,7 @@ def test_row_20_the_account_s_own_limit_is_enough_for_one_gang_and_not_for_two(
     assert cloud.problems() == []
 
 
+@pytest.mark.slow
 def test_row_21_too_many_requests_pause_all_calls_and_launch_nothing_twice(
     make_cloud: MakeCloud,
 ) -> None:

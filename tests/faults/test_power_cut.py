@@ -35,7 +35,9 @@ def cut(folder: Path, *, commits: int, per_cut: int, synchronous: str) -> power_
 @pytest.mark.parametrize(
     ("commits", "per_cut"), [(25, 1), pytest.param(120, 5, marks=pytest.mark.campaign)]
 )
-def test_a_power_cut_loses_no_acknowledged_commit(folder: Path, commits: int, per_cut: int) -> None:
+def test_row_8_a_power_cut_loses_no_acknowledged_commit(
+    folder: Path, commits: int, per_cut: int
+) -> None:
     found = cut(folder, commits=commits, per_cut=per_cut, synchronous="as is")
     print(found)
     assert found.states >= commits * 3 * per_cut

@@ -37,12 +37,15 @@ NFS_CORE_PARAM {{
   Protocols = 3; Bind_addr = {address}; NFS_Port = 2049; MNT_Port = 20048;
   Enable_NLM = false; Enable_UDP = None; Enable_RQUOTA = false; Plugins_Dir = "{plugins}";
 }}
+{exports}
+LOG {{ Default_Log_Level = EVENT; }}
+"""
+_EXPORT = """
 EXPORT {{
-  Export_Id = 1; Path = "{folder}"; Pseudo = {name}; Filesystem_Id = 21.3;
+  Export_Id = {number}; Path = "{folder}"; Pseudo = {name}{number}; Filesystem_Id = 21.{number};
   Access_Type = RW; Squash = No_Root_Squash; SecType = sys; Protocols = 3;
   FSAL {{ Name = VFS; }}
 }}
-LOG {{ Default_Log_Level = EVENT; }}
 """
 
 
@@ -73,6 +76,8 @@ class NfsExport:
         self._place = place
         self._folder = folder
         self._work_dir = work_dir
+        self._twin = work_dir / "twin"
+        self._number = 2
         self._rpcbind: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -82,6 +87,11 @@ class NfsExport:
         return f"{self._place.address}:{self._folder}"
 
     @property
+    def twin(self) -> str:
+        """The same folder as another export of the server."""
+        return f"{self._place.address}:{self._twin}"
+
+    @property
     def log(self) -> Path:
         return self._work_dir / "ganesha.log"
 
@@ -89,6 +99,8 @@ class NfsExport:
         self._work_dir.mkdir(parents=True, exist_ok=True)
         # The sockets and pid files of rpcbind have fixed names.
         self._place.run("mount", "-t", "tmpfs", "tmpfs", "/run")
+        self._twin.mkdir(exist_ok=True)
+        self._place.run("mount", "--bind", str(self._folder), str(self._twin))
         self._rpcbind = self._place.start("rpcbind", "-f", "-w", out=self._work_dir / "rpcbind.out")
         until(lambda: self._registered("portmapper"), "rpcbind does not answer")
         try:
@@ -111,8 +123,13 @@ class NfsExport:
     def start(self) -> None:
         """Serve; again after `kill`."""
         config = self._work_dir / "ganesha.conf"
+        folders = {1: self._twin, self._number: self._folder}
+        exports = [
+            _EXPORT.format(number=number, folder=folder, name=NAME)
+            for number, folder in folders.items()
+        ]
         text = _CONFIG.format(
-            address=self._place.address, folder=self._folder, name=NAME, plugins=PLUGINS
+            address=self._place.address, exports="".join(exports), plugins=PLUGINS
         )
         config.write_text(text, encoding="utf-8")
         files = ("-f", str(config), "-L", str(self.log), "-p", str(self._work_dir / "pid"))
@@ -133,8 +150,19 @@ class NfsExport:
         if self._server is not None:
             places.end(self._server)
 
+    def export_anew(self) -> None:
+        """As after a server's move or a new /etc/exports: mounts of `source` are stale from now on.
+
+        It can be mounted anew, and those of `twin` go on.
+        """
+        self.kill()
+        self._number += 1
+        self.start()
+
     @contextlib.contextmanager
-    def mount_in(self, target: Place | int, path: str, *, cache_s: float = 3.0) -> Iterator[Path]:
+    def mount_in(
+        self, target: Place | int, path: str, *, cache_s: float = 3.0, source: str = ""
+    ) -> Iterator[Path]:
         """`path` in the namespaces of `target`, a place or a pid; made there if it is missing.
 
         The server's address must be reachable from the target's network.
@@ -142,8 +170,9 @@ class NfsExport:
         place = Place(target, "") if isinstance(target, int) else target
         place.run("mkdir", "-p", path)
         out = self._work_dir / f"client-{place.pid}-{path.strip('/').replace('/', '_')}.out"
-        program = (sys.executable, str(CLIENT), self.source, path, "--cache-s", str(cache_s))
-        client = place.start("env", f"PYTHONPATH={os.pathsep.join(sys.path)}", *program, out=out)
+        program = (sys.executable, str(CLIENT), source or self.source, path)
+        words = ("env", f"PYTHONPATH={os.pathsep.join(sys.path)}", *program)
+        client = place.start(*words, "--cache-s", str(cache_s), out=out)
         try:
             until(lambda: _mounted(place, path, client), f"{path} is not mounted", out)
             yield Path(path)

@@ -36,18 +36,19 @@ class Place:
         return run(*self.argv(*words), timeout_s=timeout_s)
 
     def start(self, *words: str, out: Path) -> "subprocess.Popen[bytes]":
-        """Start a program there that writes to `out`; its pid is the program's own."""
+        """Start a program there that writes to `out`; its pid is its own, and it ends with us."""
+        argv = ["setpriv", "--pdeathsig", "KILL", *self.argv(*words)]
         with out.open("ab") as log:
-            return subprocess.Popen(
-                self.argv(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def missing() -> str:
     """Why no places can be made here; empty: they can."""
     if os.geteuid() != 0:
         return "only root may make namespaces"
-    absent = [name for name in ("ip", "nsenter", "unshare") if shutil.which(name) is None]
+    absent = [
+        name for name in ("ip", "nsenter", "setpriv", "unshare") if shutil.which(name) is None
+    ]
     return f"{', '.join(absent)} not installed" if absent else ""
 
 
@@ -101,14 +102,20 @@ class Switch:
         run("ip", "link", "set", link, "master", bridge, "up")
         return self._up(name, address, prefix)
 
+    def place_here(self, address: str) -> Place:
+        """On this machine's own network, where it is `address`; its mounts are nobody else's."""
+        return self._held((), address)
+
     def _up(self, name: str, address: str, prefix: int) -> Place:
         run("ip", "-n", name, "address", "add", f"{address}/{prefix}", "dev", "eth0")
         for device in ("lo", "eth0"):
             run("ip", "-n", name, "link", "set", device, "up")
-        # It holds the namespaces while we hold its stdin: when we die, they go.
-        unshare = ("unshare", "--mount", "--propagation=private", "cat")
+        return self._held(("ip", "netns", "exec", name), address)
+
+    def _held(self, enter: tuple[str, ...], address: str) -> Place:
+        """A process holds the namespaces while we hold its stdin: when we die, they go."""
         holder = subprocess.Popen(
-            ["ip", "netns", "exec", name, *unshare],
+            [*enter, "unshare", "--mount", "--propagation=private", "cat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -1,5 +1,7 @@
 """Starts an attempt in FOLDER and stops it: `stop_on_host.py FOLDER SCRATCH`; says so in JSON.
 
+The path of its scratch folder is also the run's token.
+
 Meanwhile the folder may answer nobody, from before the start, or from when a line comes on stdin.
 """
 
@@ -13,28 +15,29 @@ from pathlib import Path
 from scsched.cluster import attempt
 from scsched.cluster.attempt import AttemptSpec, as_json
 
-TOKEN = "stop-on-host"  # noqa: S105 - a run's
 GRACE_S = 1.0
 
 
 def main(folder: str, scratch: str) -> None:
     spec = AttemptSpec(
-        run_token=TOKEN,
+        run_token=scratch,
         argv=("sh", "-c", "echo up; sleep 60"),
         cwd=folder,
         stdout=f"{scratch}.out",
         stderr=f"{scratch}.err",
         scratch_dir=scratch,
     )
-    threading.Thread(target=attempt.run_attempt, args=(as_json(spec),), daemon=True).start()
+    run = threading.Thread(target=attempt.run_attempt, args=(as_json(spec),), daemon=True)
+    run.start()
     while not attempt.children() and not Path(scratch, "tmp").exists():
         time.sleep(0.05)
     print("started", flush=True)
     sys.stdin.readline()
     began = time.monotonic()
-    answer = asyncio.run(attempt.stop_attempt(TOKEN, GRACE_S, folder))
-    alive = attempt._alive(TOKEN)
+    answer = asyncio.run(attempt.stop_attempt(scratch, GRACE_S, folder))
+    alive = attempt._alive(scratch)
     print(json.dumps(answer | {"s": time.monotonic() - began, "alive": alive}), flush=True)
+    run.join()  # whatever starts late, when the folder answers again, is its to end
 
 
 if __name__ == "__main__":

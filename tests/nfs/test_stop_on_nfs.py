@@ -2,14 +2,19 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from scsched.cluster import processes, tags
+from scsched.cluster.abort import ABORT_FILE
 from tests.nfs import places
 from tests.nfs.conftest import Shared
 from tests.nfs.export import missing, until
@@ -19,6 +24,12 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"no NFS in user space: {missing()}"),
 ]
 PROGRAM = Path(__file__).with_name("stop_on_host.py")
+LAUNCHER = """
+import sys
+from pathlib import Path
+from scsched.cluster.child import Child
+print(Child(Path(sys.argv[1])).run(["sh", "-c", "sleep 60 & echo up; wait"]), flush=True)
+"""
 IN_TIME_S = 8.0
 """1 s of grace, 2 s and 2 s for what storage may be asked, and a busy machine."""
 
@@ -29,6 +40,7 @@ class Attempt:
     def __init__(self, shared: Shared, folder: Path, scratch: Path) -> None:
         argv = [sys.executable, "-I", str(PROGRAM), str(folder), str(scratch)]
         self.out = scratch.with_suffix(".said")
+        self.token = str(scratch)
         self.log = scratch.with_suffix(".out")
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
@@ -37,8 +49,9 @@ class Attempt:
 
     def stop(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(b"\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(ValueError):  # it has been told before
+            self.process.stdin.write(b"\n")
+            self.process.stdin.close()
 
     def said(self) -> list[str]:
         return self.out.read_text().splitlines()
@@ -51,13 +64,18 @@ class Attempt:
 
 @contextlib.contextmanager
 def paused(shared: Shared, attempt: Attempt) -> Iterator[None]:
-    """The server answers again before the attempt, which may wait for it, is ended."""
+    """When the server answers again the attempt comes to its end, and nothing of it goes on."""
     shared.export.pause()
     try:
         yield
     finally:
         shared.export.resume()
+        attempt.stop()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            attempt.process.wait(places.TIMEOUT_S)
         places.end(attempt.process)
+    assert attempt.process.returncode == 0
+    assert not processes.find({tags.RUN: attempt.token})
 
 
 @pytest.fixture
@@ -92,4 +110,24 @@ def test_a_start_that_storage_holds_up_does_not_hold_up_the_node(
         answer = attempt.answer()
     assert answer["alive"] == 0
     assert answer["s"] < IN_TIME_S
-    assert not attempt.log.read_text()
+
+
+def test_a_launcher_s_command_ends_while_storage_stalls(
+    shared: Shared, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "said"
+    argv = (sys.executable, "-c", LAUNCHER, str(folder / ABORT_FILE))
+    launcher = shared.a.start(*argv, out=out)
+    until(lambda: out.read_text() == "up\n", "no start:", out)
+    command = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(command) == 2
+    shared.export.pause()
+    try:
+        began = time.monotonic()
+        launcher.send_signal(signal.SIGTERM)
+        until(lambda: not any(one.is_running() for one in command), "the command goes on")
+        assert time.monotonic() - began < IN_TIME_S
+        until(lambda: out.read_text() == "up\n143\n", "the launcher hangs:", out)
+    finally:
+        shared.export.resume()
+    assert launcher.wait(places.TIMEOUT_S) == 0

@@ -173,3 +173,26 @@ def test_a_full_disk_is_told_and_an_emptied_one_is_well(tmp_path: Path) -> None:
                 until(lambda: lines(said) == ["ok", "full", "ok"], "it is not seen to be well")
             assert checked(b, path)["word"] == "ok"
         server.run("umount", str(disk))
+
+
+def test_a_mount_that_the_server_no_longer_knows_is_stale_and_another_is_well(
+    tmp_path: Path,
+) -> None:
+    disk, path, other = tmp_path / "disk", tmp_path / "shared", tmp_path / "other"
+    disk.mkdir()
+    (disk / TOKEN).write_text("t1\n")
+    with switch() as hosts:
+        server, a = hosts.place(), hosts.place()
+        with (
+            NfsExport(server, disk, tmp_path / "work") as export,
+            export.mount_in(a, str(path)),
+            export.mount_in(a, str(other), source=export.twin),
+            running(a, tmp_path / "w", "watch", str(path), str(STALL_S)) as said,
+        ):
+            until(lambda: lines(said) == ["ok"], "no first word")
+            export.export_anew()
+            until(lambda: lines(said) == ["ok", "stale"], "it is not seen to be stale")
+            found = checked(a, path)
+            assert found["word"] == "stale"
+            assert found["problem"].endswith("Stale file handle; unmount it and mount it again")
+            assert checked(a, other)["word"] == "ok"

@@ -27,6 +27,7 @@ from scsched.cluster.provider import (
     Unreachable,
 )
 from scsched.scheduler.background import Background, Pace
+from scsched.scheduler.fleet import Fleet
 from scsched.scheduler.watcher import Every
 from tests.db.rows import NOW
 from tests.scheduler.world import pool, wait_until
@@ -248,6 +249,35 @@ def test_a_provider_whose_notices_do_not_come_still_lists(make: Make, cloud: Slo
     before = background.number
     wait_until(lambda: background.number > before + 2)
     assert [notice.token for notice in background.notices()] == ["g-0"]
+
+
+def test_notices_are_heard_between_two_listings_and_wake_a_tick(make: Make, cloud: Slow) -> None:
+    """The news is there before the tick is woken."""
+    woken: list[int] = []
+    every = Every(list_s=3600.0, hear_s=0.02)
+    background: Background = make(wake=lambda: woken.append(background.news), every=every)
+    answers(background, "g-0")
+    wait_until(lambda: tokens_of(background.list()) == {"g-0"})
+    before = background.listing()
+    cloud.notify("g-0", NOW)
+    wait_until(lambda: before.news + 1 in woken)
+    assert [notice.token for notice in background.notices()] == ["g-0"]
+    assert background.number == before.number
+
+
+def test_who_is_woken_finds_the_news_in_the_next_census(make: Make, cloud: Slow) -> None:
+    """However young the last one is: a notice waits for no pause."""
+    woken = threading.Event()
+    fleet = Fleet([pool()], {"fake": listed(make(wake=woken.set))})
+    before = fleet.census(age_s=3600.0)
+    assert fleet.census(age_s=3600.0) is before
+    cloud.launch(ask("g-0"))
+    wait_until(woken.is_set)
+    assert fleet.census(age_s=3600.0).seen.keys() == {"g-0"}
+    woken.clear()
+    cloud.notify("g-0", NOW)
+    wait_until(woken.is_set)
+    assert fleet.census(age_s=3600.0).notices.keys() == {"g-0"}
 
 
 def test_the_nodes_are_looked_at_at_once_after_a_launch(make: Make, cloud: Slow) -> None:

@@ -31,7 +31,7 @@ def document(broker: Daemon) -> str:
     return str(path)
 
 
-def test_a_second_broker_is_refused_with_the_pid_of_the_first(broker: Daemon) -> None:
+def test_row_13_a_second_broker_is_refused_with_the_pid_of_the_first(broker: Daemon) -> None:
     broker.start()
     assert broker.process is not None
     second = broker.scsched("serve")

@@ -203,11 +203,10 @@ class SameHost:
 
 @contextmanager
 def storage_of(
-    project: Path, nodes: SameHost, min_free_gib: float = 0.0
+    project: Path, nodes: SameHost, wanted: Wanted | None = None
 ) -> Iterator[ProjectStorage]:
     folder = project.with_name(f"{project.name}.scsched")
-    wanted = Wanted(min_free_gib=min_free_gib)
-    made = ProjectStorage(project, folder, wanted, nodes, period_s=0.05, stall_s=0.4)
+    made = ProjectStorage(project, folder, wanted or Wanted(), nodes, period_s=0.05, stall_s=0.4)
     try:
         yield made
     finally:
@@ -254,6 +253,50 @@ def test_a_node_with_another_file_system_is_bad_and_asked_again(tmp_path: Path) 
     asyncio.run(scenario())
 
 
+def test_a_storage_that_is_gone_is_to_blame_for_what_failed_on_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = SameHost("n1", "n2")
+        with storage_of(tmp_path / "p", nodes) as storage:
+            assert (await storage.blame(["n1"])).ok, "nobody has worked there yet"
+            assert (await storage.check(["n1", "n2"])).ok
+            assert (await storage.blame(["n1", "n2", "n9"])).ok, "the program has failed by itself"
+            (storage.folder / TOKEN).write_text("another\n")
+            assert "another token" in (await storage.blame(["n2"])).bad["n2"]
+            assert nodes.checked() == ["n1", "n2", "n1", "n2", "n2"]
+            await _unwatch(storage)
+
+    asyncio.run(scenario())
+
+
+def test_a_storage_that_is_gone_for_all_is_no_nodes_fault(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = SameHost("n1")
+        with storage_of(tmp_path / "p", nodes) as storage:
+            assert (await storage.check(["n1"])).ok
+            storage.folder.rename(tmp_path / "gone")
+            await until(lambda: storage.report().problem)
+            verdict = await storage.blame(["n1"])
+            assert not verdict.bad
+            assert "No such file or directory" in verdict.held
+            assert nodes.checked() == ["n1"]
+            await _unwatch(storage)
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_or_full_storage_is_no_excuse_for_a_program(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = SameHost("n1")
+        for wanted in (Wanted(floor_mib_per_s=1e9), Wanted(min_free_gib=1e9)):
+            with storage_of(tmp_path / "p", nodes, wanted) as storage:
+                await storage.start()
+                assert not (await storage.check(["n1"])).ok
+                assert (await storage.blame(["n1"])).ok
+                await _unwatch(storage)
+
+    asyncio.run(scenario())
+
+
 def test_a_token_is_written_once_for_all_drivers_of_a_project(tmp_path: Path) -> None:
     async def scenario() -> None:
         with storage_of(tmp_path / "p", SameHost()) as first:
@@ -275,7 +318,7 @@ def test_a_token_is_written_once_for_all_drivers_of_a_project(tmp_path: Path) ->
 def test_a_full_storage_holds_new_work_and_asks_no_node(tmp_path: Path) -> None:
     async def scenario() -> None:
         nodes = SameHost("n1")
-        with storage_of(tmp_path / "p", nodes, min_free_gib=1e9) as storage:
+        with storage_of(tmp_path / "p", nodes, Wanted(min_free_gib=1e9)) as storage:
             await storage.start()
             await until(lambda: storage.report().problem)
             verdict = await storage.check(["n1"])

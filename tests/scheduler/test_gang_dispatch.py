@@ -46,7 +46,7 @@ def test_a_refused_candidate_is_followed_by_the_next_for_all_of_the_gang(
     make_world: MakeWorld,
 ) -> None:
     world = make_world(spot())
-    world.cloud.refuse(NoCapacity("none of these"), times=3)
+    world.cloud.refuse(NoCapacity("none of these"))
     nodes = running(world, 3)
     assert world.ends() == []
     assert {(node.kind, node.zone) for node in nodes} == {("big", "b")}

@@ -136,6 +136,7 @@ def test_a_part_that_was_launched_all_the_same_is_ended_and_the_whole_tried_agai
     choosy: World,
 ) -> None:
     """No provider should do that; ours would not leave it running."""
+    choosy.cloud.tears = True
     choosy.cloud.refuse(NONE)
     choosy.submit(step("1", width=2))
     choosy.until_state(RUNNING)

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from random import Random
 
 import pytest
 
 from scsched.cluster.provider import NodeState, Traits
 from scsched.db.nodes import NodeRec
+from scsched.scheduler.fleet import Census
+from scsched.scheduler.presence import Absences, Sight
 from scsched.steps.state import EndReason, StepState
 from tests.scheduler.world import World, pool, step
 
@@ -61,6 +64,49 @@ def test_a_node_that_is_missing_and_silent_is_gone(make_world: MakeWorld) -> Non
     world.tick(10)
     assert [one.id for one in world.nodes() if one.id == node.id] == [node.id]
     world.until(lambda: node.id not in {one.id for one in world.nodes()}, ticks=30)
+
+
+def test_a_listing_that_grows_old_proves_nothing(make_world: MakeWorld) -> None:
+    """Two that lack it came in the first second, and then no more for as long as one may be old."""
+    world = make_world(pool(max_nodes=2))
+    (node,) = running(world, 1)
+    absences, lag = Absences(), timedelta(seconds=45.0)
+
+    def is_proven(seconds: float, listing: int) -> bool:
+        census = Census({}, frozenset(), {}, listing={node.provider: listing})
+        at = world.now + timedelta(seconds=seconds)
+        sight = Sight(at, {}, census, [], {node.id: node}, {})
+        absences.note(sight, lambda _: False)
+        return absences.proves(node, sight, lag)
+
+    assert not is_proven(0.0, 1)
+    assert not is_proven(1.0, 2)
+    assert not any(is_proven(seconds, 2) for seconds in range(2, 60))
+    assert is_proven(60.0, 3)
+
+
+def test_a_launch_whose_answer_was_lost_is_not_denied_by_one_listing(
+    make_world: MakeWorld,
+) -> None:
+    """Nobody wants the node any more, and the first list of the next broker is empty: it comes
+    all the same, is paid for, and is ended as what it is."""
+    world = make_world(pool(max_nodes=2))
+    world.cloud.lose_replies(times=100)
+    world.submit()
+    world.until(lambda: bool(world.nodes()))
+    (node,) = world.nodes()
+    world.cloud.hide(node.token)
+    world.until(lambda: bool(world.cloud.up()))
+    world.person("cancel")
+    world.until(lambda: world.nodes()[0].terminate_asked_at is not None)
+    world.restart()
+    world.tick(1, seconds=600.0)
+    assert len(world.nodes()) == 1
+    world.cloud.show(node.token)
+    world.until(lambda: not world.nodes() and not world.cloud.up())
+    kinds = [event.kind for event in world.events()]
+    assert kinds.count("launched") == 1
+    assert "stranger_ended" not in kinds
 
 
 def test_many_nodes_missing_at_once_count_as_gone_only_when_silent_for_long(

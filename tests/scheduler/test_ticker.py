@@ -15,7 +15,7 @@ def lost() -> None:
     raise StoreLost("database: the server went away")
 
 
-def test_a_broker_whose_lock_is_gone_ticks_no_more(make_world: Callable[..., World]) -> None:
+def test_row_14_a_broker_whose_lock_is_gone_ticks_no_more(make_world: Callable[..., World]) -> None:
     deposed = threading.Event()
     world = make_world()
     ticker = Ticker(world.services, 0.01, lambda: NOW, check_leader=lost, on_deposed=deposed.set)

@@ -103,6 +103,8 @@ class Cloud(FakeProvider):
     gang is asked for as."""
 
     die_after_launch = False
+    tears = False
+    """It launches what it can of a gang, against its contract."""
     frozen: frozenset[str] = frozenset()
     """Nodes that are listed as running whatever is asked of them."""
 
@@ -123,8 +125,9 @@ class Cloud(FakeProvider):
             for request in requests
             if request.candidate in self.scarce and request.token not in self.nodes
         }
-        given = super().launch([one for one in requests if one.token not in answers])
-        answers |= {answer.token: answer for answer in given}
+        rest = [one for one in requests if one.token not in answers]
+        for calls in [[one] for one in rest] if self.tears else [rest]:
+            answers |= {answer.token: answer for answer in super().launch(calls)}
         if self.die_after_launch:
             self.die_after_launch = False
             raise Died

@@ -237,9 +237,9 @@ def missing() -> str:
 
 
 @contextmanager
-def running(cpus: int = 4, grace_s: int = 3) -> Iterator[Box]:
+def running(cpus: int = 4, grace_s: int = 3, kill_wait_s: int = 1) -> Iterator[Box]:
     """A Slurm for as long as the context lasts; see `Box`."""
-    box = Box(cpus=cpus, grace_s=grace_s)
+    box = Box(cpus=cpus, grace_s=grace_s, kill_wait_s=kill_wait_s)
     try:
         box.start()
         yield box

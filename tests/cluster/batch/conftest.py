@@ -26,6 +26,15 @@ def _box() -> Iterator[Box]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def patient_box() -> Iterator[Box]:
+    """Its KillWait is Slurm's own, 30 s: what ends sooner has ended by itself."""
+    if why := slurm_box.missing():
+        pytest.skip(why)
+    with slurm_box.running(kill_wait_s=30) as started:
+        yield started
+
+
 @pytest.fixture
 def box(_box: Box) -> Iterator[Box]:
     """Without jobs."""

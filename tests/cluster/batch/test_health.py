@@ -1,64 +1,66 @@
-"""What `doctor --cloud` says of a batch system."""
+"""What `doctor --cloud` says of a real Slurm, and of the batch systems that nobody has tried."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
 import pytest
 
-from scsched.cluster import registry
+from scsched.cluster.batch import others, slurm
+from scsched.cluster.batch.options import SiteOptions
 from scsched.cluster.health import Finding
 from scsched.cluster.pools import Pool
-from tests.cluster.batch.conftest import pool
+from tests.cluster.batch.conftest import POOLS
 from tests.slurm.box import Box
 
-TABLE: Mapping[str, object] = {"kind": "slurm", "python": "/opt/scsched/bin/python"}
+SPOT, NORMAL, DOWN, MISSING, SHORT = POOLS
 
 
-def found(table: Mapping[str, object], *pools: Pool) -> list[Finding]:
-    examine = registry.optional({"home": table}, "home", "examine")
-    return list(examine("home", table, deployment="d", pools=pools))
+def examined(box: Box, site: SiteOptions, *pools: Pool) -> Sequence[Finding]:
+    table = asdict(replace(site, conf=str(box.conf)))
+    return list(slurm.examine("home", table, deployment="d", pools=pools))
 
 
-def test_a_slurm_that_has_our_partitions_is_well(box: Box) -> None:
-    findings = found({**TABLE, "conf": str(box.conf)}, pool(), pool("normal"))
-    assert all(one.ok for one in findings), findings
-    assert [one.name for one in findings] == ["commands", "controller", "partition", "partition"]
+def bad(findings: Sequence[Finding]) -> Mapping[str, str]:
+    assert all(one.hint for one in findings if not one.ok)
+    return {one.name: one.sentence for one in findings if not one.ok}
 
 
-def test_a_partition_that_is_down_or_not_there_is_named(box: Box) -> None:
-    table = {**TABLE, "conf": str(box.conf)}
-    down, missing = [one for one in found(table, pool("down"), pool("missing")) if not one.ok]
-    assert down.sentence == "pool down: partition down is DOWN"
-    assert "missing" in missing.sentence
-    assert down.hint
-    assert missing.hint
+def test_a_good_site_has_nothing_bad(box: Box, site: SiteOptions) -> None:
+    findings = examined(box, site, SPOT, NORMAL)
+    assert bad(findings) == {}
+    said = " ".join(one.sentence for one in findings)
+    assert "pool spot: spot is UP, gives 3 s before it takes a job back" in said
+    assert "pool normal: 2 nodes of normal have 2 cores and 1 GiB; max_nodes is 2" in said
+    assert "300 sec (MinJobAge) only" in said
+    assert not box.run("squeue", "--noheader")
 
 
-def test_a_slurm_that_does_not_answer_is_told_and_nothing_else_is_asked(tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("sbatch", "squeue", "scancel", "scontrol"):
-        program = programs / name
-        program.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
-        program.chmod(0o755)
-    commands, controller = found({**TABLE, "commands": str(programs)}, pool())
-    assert commands.ok
-    assert not controller.ok
-    assert "Unable to contact slurm controller" in controller.sentence
-
-
-@pytest.mark.parametrize(
-    ("kind", "program"),
-    [("slurm", "sbatch"), ("pbs", "qsub"), ("sge", "qstat"), ("lsf", "bkill"),
-     ("htcondor", "condor_submit")],
-)  # fmt: skip
-def test_commands_that_are_not_here_are_named(
-    kind: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_partition_that_is_not_there_or_down_is_found_and_the_rest_looked_at(
+    box: Box, site: SiteOptions
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    table = {**TABLE, "kind": kind, "unproven": True}
-    first, second = found(table, replace(pool(), options={}))
-    assert not first.ok
-    assert program in first.sentence
-    assert second.ok is (kind != "slurm")
+    assert "missing" in bad(examined(box, site, MISSING, NORMAL))["partition"]
+    assert "down is DOWN" in bad(examined(box, site, DOWN, NORMAL))["partition"]
+    assert len(examined(box, site, MISSING, NORMAL)) == 5
+
+
+@pytest.mark.parametrize("changes", [{"cores": 64}, {"memory_gib": 999.0}])
+def test_a_pool_that_no_node_is_large_enough_for(
+    box: Box, site: SiteOptions, changes: dict[str, float]
+) -> None:
+    large = replace(NORMAL, **changes)  # type: ignore[arg-type]
+    assert "pool normal: 0 nodes of normal have" in bad(examined(box, site, large))["nodes"]
+
+
+def test_without_slurm_nothing_else_is_asked(box: Box, site: SiteOptions) -> None:
+    table = asdict(replace(site, conf="/nowhere/slurm.conf"))
+    (only,) = slurm.examine("home", table, deployment="d", pools=[NORMAL])
+    assert not only.ok
+    assert "sinfo" in only.sentence
+    assert "conf" in only.hint
+
+
+def test_what_is_not_proven_is_said(site: SiteOptions) -> None:
+    table = {"kind": "pbs", "python": site.python, "unproven": True}
+    (only,) = others.examine("home", table, deployment="d", pools=())
+    assert only.ok
+    assert "as far as its job script" in only.sentence

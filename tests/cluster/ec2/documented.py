@@ -52,7 +52,8 @@ ZonesMismatched
 EC2_OTHERS = """
 FilterLimitExceeded IncorrectInstanceState IncorrectState InvalidFilter InvalidInstanceID
 InvalidInstanceID.Malformed InvalidInstanceID.NotFound InvalidInstanceState InvalidMaxResults
-InvalidNextToken InvalidRegion InvalidReservationID.Malformed InvalidReservationID.NotFound
+InvalidNextToken InvalidPlacementGroupId.Malformed InvalidRegion InvalidReservationID.Malformed
+InvalidReservationID.NotFound
 InvalidSecurity.RequestHasExpired InvalidServiceName InvalidTime InvalidUserID.Malformed
 SignatureDoesNotMatch
 """
@@ -75,7 +76,7 @@ ThrottlingException UnknownOperationException UnrecognizedClientException Valida
 
 _CAPACITY = """
 InsufficientInstanceCapacity InsufficientHostCapacity InsufficientCapacity UnfulfillableCapacity
-SpotMaxPriceTooLow ReservationCapacityExceeded
+SpotMaxPriceTooLow ReservationCapacityExceeded InvalidPlacementGroup.InUse
 """
 _QUOTA = """
 InstanceLimitExceeded VcpuLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded

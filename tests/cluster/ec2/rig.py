@@ -92,6 +92,15 @@ def gang(
     ]
 
 
+def made_group(box: Box, *, strategy: str = "cluster", state: str = "available") -> str:
+    """The name of a new placement group; of one that was never made, without a strategy."""
+    name = f"close-{time.time_ns()}"
+    if strategy:
+        box.ec2().create_placement_group(GroupName=name, Strategy=strategy)
+    box.placement_groups(state)
+    return name
+
+
 class Rig:
     """A box, what is sent to it, and a provider."""
 

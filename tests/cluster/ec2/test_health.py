@@ -12,7 +12,7 @@ from scsched.cluster.ec2 import site as sites
 from scsched.cluster.ec2.clients import Clients
 from scsched.cluster.health import Finding
 from scsched.cluster.pools import Market
-from tests.cluster.ec2.rig import DEPLOYMENT, Rig, pool
+from tests.cluster.ec2.rig import DEPLOYMENT, Rig, made_group, pool
 
 
 def found(rig: Rig, **changes: object) -> Sequence[Finding]:
@@ -74,6 +74,28 @@ def test_a_group_open_to_the_world(rig: Rig) -> None:
     api.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[anywhere])
     sentence = bad(found(rig, security_groups=[group["GroupId"]]))["security group"]
     assert "open to the world (everything)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("strategy", "state", "said"),
+    [
+        ("cluster", "available", ""),
+        ("spread", "available", "its strategy is spread"),
+        ("cluster", "deleting", "is deleting"),
+        ("", "available", "InvalidPlacementGroup.Unknown"),
+    ],
+)
+def test_a_placement_group_is_there_of_strategy_cluster_and_available(
+    rig: Rig, strategy: str, state: str, said: str
+) -> None:
+    group = made_group(rig.box, strategy=strategy, state=state)
+    mine = pool(types=("c6i.large",), options={"placement_group": group})
+    findings = ec2.examine("box", rig.options(), deployment=DEPLOYMENT, pools=[mine])
+    (finding,) = [one for one in findings if one.name == "placement group"]
+    assert finding.ok is not bool(said)
+    assert group in finding.sentence
+    assert said in finding.sentence
+    assert bool(finding.hint) is bool(said)
 
 
 def test_a_clock_that_is_off(rig: Rig) -> None:

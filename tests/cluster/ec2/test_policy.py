@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from scsched.cluster.ec2 import provider as ec2
-from tests.cluster.ec2.rig import DEPLOYMENT, PLAIN, Rig, gang, pool
+from tests.cluster.ec2.rig import DEPLOYMENT, PLAIN, Rig, gang, made_group, pool
 
 ACCOUNT = "123456789012"
 SITE = {
@@ -50,6 +50,21 @@ def test_every_call_that_is_made_is_allowed(rig: Rig) -> None:
         if not any(fnmatchcase(f"ec2:{action}", one) for one in allowed)
     }
     assert missing == set()
+
+
+def test_a_placement_group_is_looked_at_and_used_only_where_one_is_named(rig: Rig) -> None:
+    group = made_group(rig.box)
+    list(
+        ec2.examine(
+            *("box", rig.options()),
+            deployment=DEPLOYMENT,
+            pools=[pool(types=("c6i.large",), options={"placement_group": group})],
+        )
+    )
+    assert "DescribePlacementGroups" in {form.get("Action") for form in rig.recorder.forms}
+    named = statements(placement_group=group)
+    assert "ec2:DescribePlacementGroups" in named["Look"]["Action"]
+    assert "placement" not in json.dumps(policy()).lower()
 
 
 def test_only_what_has_our_tag_is_ended() -> None:

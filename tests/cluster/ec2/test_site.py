@@ -64,6 +64,8 @@ def test_a_wrong_key_is_named(key: str, value: object) -> None:
         ("zones", {"zones": ("us-east-1f",)}),
         ("zones", {"zones": ()}),
         ("image", {"options": {"image": "debian"}}),
+        ("placement_group", {"options": {"placement_group": 1}}),
+        ("placement_group", {"options": {"placement_group": " close"}}),
         ("flavour", {"options": {"flavour": "x"}}),
         ("max_spot_price", {"options": {"max_spot_price": "cheap"}}),
         ("max_spot_price", {"options": {"max_spot_price": -1}}),
@@ -88,6 +90,41 @@ def test_a_type_on_demand_without_a_price_is_named(prices: dict[str, str]) -> No
         ec2.check("aws", PLAIN, [pool(**kinds, market=Market.ON_DEMAND)])
     whole = {**kinds, "prices": {**told, "m5.large": Decimal("0.2")}}
     ec2.check("aws", PLAIN, [pool(**whole, market=Market.ON_DEMAND)])
+
+
+@pytest.mark.parametrize(
+    "kind", ["t2.micro", "t3a.large", "t4g.xlarge", "m7i-flex.large", "mac2-m2.metal", "m3.large"]
+)
+def test_a_type_that_is_never_near_others_is_refused_in_a_placement_group(kind: str) -> None:
+    mixed = pool(types=("c6i.large", kind), options={"placement_group": "close"})
+    with pytest.raises(ConfigError, match=rf"^pool p\.placement_group: {kind} cannot"):
+        ec2.check("aws", PLAIN, [mixed])
+    with pytest.raises(ConfigError, match=rf"^pool p\.placement_group: {kind} cannot"):
+        ec2.check("aws", {**PLAIN, "placement_group": "close"}, [pool(types=(kind,))])
+    ec2.check("aws", PLAIN, [pool(types=(kind,))])
+
+
+def test_a_pool_may_do_without_the_placement_group_of_its_site() -> None:
+    table = {**PLAIN, "placement_group": "close"}
+    without = pool(types=("t3.large",), options={"placement_group": ""})
+    ec2.check("aws", table, [without])
+    assert not sites.for_pool(sites.read("aws", table), without).placement_group
+
+
+def test_which_types_can_be_in_a_cluster_placement_group_is_as_ec2_says() -> None:
+    """moto has the answers of DescribeInstanceTypes of the real one."""
+    from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+    can = {
+        kind: "cluster" in told.get("PlacementGroupInfo", {}).get("SupportedStrategies", ())
+        for kind, told in INSTANCE_TYPES.items()
+    }
+    assert len(can) > 1000
+    assert len(set(can.values())) == 2
+    wrong = [
+        kind for kind, good in can.items() if bool(sites._NEVER_CLUSTERED.fullmatch(kind)) is good
+    ]
+    assert wrong == []
 
 
 def test_an_image_must_be_somewhere() -> None:

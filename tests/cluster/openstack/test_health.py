@@ -33,7 +33,7 @@ def test_a_project_that_has_everything_is_well(lab: Lab) -> None:
         "zones",
         "quota",
     ]
-    assert "room for 10 of 2 m1.tiny" in found["quota"].sentence
+    assert "room for 10 m1.tiny; max_nodes is 2" in found["quota"].sentence
 
 
 def test_everything_that_is_wrong_is_told_at_once(lab: Lab) -> None:
@@ -48,7 +48,7 @@ def test_everything_that_is_wrong_is_told_at_once(lab: Lab) -> None:
     )
     wrong = {name for name, one in found.items() if not one.ok}
     assert wrong == set(found) - {"credentials"} | {"key pair"}
-    assert "room for 2 of 3" in found["quota"].sentence
+    assert "; max_nodes is 3" in found["quota"].sentence
     assert all(one.hint for one in found.values() if not one.ok)
 
 

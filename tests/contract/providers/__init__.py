@@ -32,8 +32,6 @@ class Subject:
     """For remote nodes."""
     run_out: Callable[[], None] = field(default=lambda: None)
     """From now on there is no third node to have; nothing to do where the pool says so."""
-    whole_gangs: bool = True
-    """False: it launches what it can of a gang."""
     patience_s: float = 10.0
     """How long a node may take to be seen RUNNING, or TERMINATED after it was ended."""
     clock_slack: timedelta = timedelta(minutes=2)

@@ -16,4 +16,4 @@ def opened(directory: Path) -> Iterator[MakeSubject]:
 @contextmanager
 def _subject(directory: Path, deployment: str) -> Iterator[Subject]:
     fake = FakeProvider(deployment)
-    yield Subject(provider=fake, again=lambda: fake, pool=pool_of_two(), whole_gangs=False)
+    yield Subject(provider=fake, again=lambda: fake, pool=pool_of_two())

@@ -21,7 +21,7 @@ def _subject(directory: Path, deployment: str) -> Iterator[Subject]:
 
     local = make()
     try:
-        yield Subject(provider=local, again=make, pool=pool_of_two(), whole_gangs=False)
+        yield Subject(provider=local, again=make, pool=pool_of_two())
     finally:
         local.terminate([node.token for node in local.list()])
     assert processes.find({tags.DEPLOYMENT: deployment}) == []

@@ -3,6 +3,7 @@
 The same suite runs before the real ones in tests/cluster/openstack.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scsched.cluster.pools import Candidate
-from scsched.cluster.provider import Desk
+from scsched.cluster.provider import Desk, NodeState, Provider
 from tests.contract.providers import MakeSubject, Subject, pool_of_two
 
 if TYPE_CHECKING:
@@ -57,3 +58,12 @@ def subject(box: "Cloud", _: Path, deployment: str) -> Iterator[Subject]:
             )
         finally:
             provider.terminate([node.token for node in provider.list()])
+            _wait_until_gone(provider)
+
+
+def _wait_until_gone(provider: Provider) -> None:
+    """The hosts have their places back then."""
+    end = time.monotonic() + 60.0
+    while left := [one for one in provider.list() if one.state is not NodeState.TERMINATED]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)

@@ -1,10 +1,7 @@
-"""The real broker over the world outside, to be killed: `scsched.scheduler.daemon.run`.
+"""The real broker over a world outside, to be killed: `scsched.scheduler.daemon.run`.
 
-Two ways to start it. As a program of its own, which costs a second of imports; or forked off a
+Two ways to start it. As a program of its own, which costs seconds of imports; or forked off a
 nursery that has imported everything and opened nothing, so that many kills fit into a minute.
-
-The mutant `launch-first` calls the provider before the intent is committed. It is what the
-harness has to catch: the nodes of such a launch are known to nobody after a kill.
 """
 
 import argparse
@@ -16,62 +13,56 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 
-from scsched.cluster.pools import Market
-from scsched.cluster.provider import Join, LaunchRequest, Owner
-from scsched.db.runs import NewRun
-from scsched.scheduler import daemon, presence
+from scsched.scheduler import daemon, drivers
 from scsched.scheduler.config import RetryConfig, Settings, TimesConfig
-from scsched.scheduler.config_pools import PoolConfig
-from scsched.scheduler.dispatch import Dispatch
-from scsched.scheduler.wiring import Outside
 from scsched.steps.errors import StoreBusy
-from tests.faults.kill import null_driver
-from tests.faults.kill.journal import Kind
-from tests.faults.kill.outside import LATEST_LISTING_S, OutsideProvider, World
+from tests.faults.kill import mutants, worlds
+from tests.faults.kill.journal import Journal, Kind
+from tests.faults.kill.worlds import World
 
-POOLS = (
-    PoolConfig(name="dear", max_nodes=4, cores=2, memory_gib=64.0, usd_per_hour=Decimal("1.0"),
-               warm_s=1.0, boot_s=10.0),
-    PoolConfig(name="spot", market=Market.SPOT, max_nodes=4, cores=2, memory_gib=64.0,
-               usd_per_hour=Decimal("0.3"), warm_s=1.0, boot_s=10.0),
-    PoolConfig(name="service", service=True, max_nodes=3, cores=1, memory_gib=2.0, warm_s=1.0,
-               boot_s=10.0),
-)  # fmt: skip
 RETRY = RetryConfig(max_failures=5, max_infrastructure_ends=1000, backoff_s=0.1, max_backoff_s=0.5)
-GRACE = timedelta(seconds=3 * LATEST_LISTING_S)
-"""Shorter than a cloud's, as this one lists a node within a second."""
+MAX_DRIVER_BACKOFF_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """Everything that a broker needs to know."""
 
     folder: Path
     """Of the world outside."""
     state_dir: Path
-    database: str
+    kind: str = "outside"
+    """Of the world, see `worlds`."""
+    database: str = ""
     """Empty: SQLite in the state directory."""
     mutant: str = ""
 
     @property
+    def world(self) -> World:
+        return worlds.find(self.kind, self.folder)
+
+    @property
+    def journal(self) -> Journal:
+        return Journal.of(self.folder)
+
+    @property
     def settings(self) -> Settings:
-        return Settings(
-            state_dir=self.state_dir,
-            database=self.database,
-            pool=POOLS,
-            retry=RETRY,
-            times=TimesConfig(tick_s=0.1, stop_grace_s=0.0),
-        )
+        fixed: dict[str, object] = {
+            "state_dir": self.state_dir,
+            "database": self.database,
+            "retry": RETRY,
+            "times": TimesConfig(tick_s=0.1, stop_grace_s=0.0),
+        }
+        return Settings.model_validate({**fixed, **self.world.settings})
 
     @property
     def arguments(self) -> list[str]:
         return [
             "--outside", str(self.folder),
             "--state-dir", str(self.state_dir),
+            "--world", self.kind,
             "--database", self.database,
             "--mutant", self.mutant,
         ]  # fmt: skip
@@ -79,48 +70,22 @@ class Site:
 
 def serve(site: Site) -> int:
     """Be the broker until a signal."""
-    world, settings = World(site.folder), site.settings
-    presence.MISSING_GRACE = GRACE
-    provider = OutsideProvider(world)
-    if site.mutant == "launch-first":
-        _launch_first(provider)
-    outside = Outside(
-        providers={"local": provider},
-        reclaims=provider,
-        driver_program=null_driver.program(site.folder),
-    )
+    site.world.preload()
+    mutants.apply(site.mutant)
+    drivers.MAX_BACKOFF_S = MAX_DRIVER_BACKOFF_S
     try:
-        daemon.run(settings, outside)
+        daemon.run(site.settings, site.world.outside)
     except StoreBusy as exc:
-        world.journal.write(Kind.BUSY, word=str(exc))
+        site.journal.write(Kind.BUSY, word=str(exc))
         return exc.exit_code
     return 0
-
-
-def _launch_first(provider: OutsideProvider) -> None:
-    honest = Dispatch._open
-
-    def launch_and_open(self: Dispatch, new: Sequence[NewRun], now: datetime) -> int:
-        deployment = self._store.deployment()
-        for run in new:
-            pool = self._fleet.pool(run.pool)
-            assert pool is not None
-            provider.launch([
-                LaunchRequest(token=node.token, name="", pool=pool, deployment=deployment,
-                              owner=Owner(uid=0, gid=0, username=""),
-                              join=Join(scheduler_address="", tls_dir=Path("/"),
-                                        work_dir=Path("/")))
-                for node in run.new_nodes
-            ])  # fmt: skip
-        return honest(self, new, now)
-
-    Dispatch._open = launch_and_open  # type: ignore[method-assign]
 
 
 def nurse(site: Site) -> int:
     """Fork a broker for every byte on stdin and say its pid; at the end of stdin, kill the last."""
     for late in ("pydantic.v1", "psycopg"):  # what only comes with the first route and engine
         importlib.import_module(late)
+    site.world.preload()
     pid = 0
     while True:
         readable, _, _ = select.select([sys.stdin], [], [], 0.2)
@@ -161,10 +126,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--outside", type=Path, required=True)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--database", default="")
-    parser.add_argument("--mutant", choices=["", "launch-first"], default="")
+    parser.add_argument("--world", default="outside")
+    parser.add_argument("--mutant", choices=list(mutants.MUTANTS), default="")
     parser.add_argument("--nursery", action="store_true")
     args = parser.parse_args(argv)
-    site = Site(args.outside, args.state_dir, args.database, args.mutant)
+    site = Site(
+        folder=args.outside,
+        state_dir=args.state_dir,
+        kind=args.world,
+        database=args.database,
+        mutant=args.mutant,
+    )
     logging.basicConfig(
         level="INFO", format="%(asctime)s %(process)d %(levelname)s %(name)s %(message)s"
     )

@@ -13,7 +13,6 @@ from scsched.cluster import processes
 from scsched.cluster.processes import Process
 from tests.faults.kill.broker import Site
 from tests.faults.kill.journal import Kind
-from tests.faults.kill.outside import World
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,7 +23,7 @@ class Brokers:
     def __init__(self, place: Site, nursery: "subprocess.Popen[bytes]") -> None:
         self._place = place
         self._nursery = nursery
-        self._journal = World(place.folder).journal
+        self._journal = place.journal
         self._cold: list[subprocess.Popen[bytes]] = []
         self.current: Process | None = None
 

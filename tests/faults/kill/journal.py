@@ -32,26 +32,27 @@ class Kind(StrEnum):
     """A broker ended by itself."""
     KILLED = "killed"
     """A broker, by us; `word` says which kind of moment was chosen."""
+    PLANTED = "planted"
+    """A node with our tag and a token that was never ours is about to be made."""
     ASKED_AGAIN = "requeue"
     """A person took the nodes from a step."""
     LAUNCH = "launch"
     """The provider was called; nothing has been done yet."""
-    MADE = "made"
-    """A node exists that did not."""
     ANSWER = "answer"
     """What the provider says to the launch: the code of the error, or `launched`."""
-    OVER = "over"
-    """A node beyond the limit of its pool was asked for."""
     TERMINATE = "terminate"
     DRIVER = "driver"
     """A driver has begun."""
     FENCED = "fenced"
+    WAITS = "waits"
+    """A driver has an order whose nodes are not all there."""
     BEGIN = "begin"
     """A step is executed."""
     END = "end"
-    """It is not any more; `word` says why."""
+    """It is not any more, nor waited for; `word` says why."""
     DIES = "dies"
-    """A driver is about to kill itself, with all that it executes."""
+    """A driver, with all that it executes: it is about to kill itself, or has been stopped and will
+    be killed by us; then `word` says which kind of moment was chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Of the world in that folder."""
+        return cls(folder / "journal")
 
     def write(
         self,

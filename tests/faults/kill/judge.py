@@ -5,17 +5,13 @@ The judge asks the database with statements of its own and compares it with what
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from itertools import pairwise
 
-from scsched.cluster.provider import NodeState as Existence
 from scsched.db import models as tables
 from scsched.steps.state import TRANSITIONS, EndReason, StepState
+from tests.faults.kill import judge_nodes
 from tests.faults.kill.journal import Entry, Kind
-from tests.faults.kill.record import ChargeRow, Record, RunRow, executions
-
-CLOCK = timedelta(seconds=5)
-"""A node is recorded as ended at the start of the tick that saw it gone."""
+from tests.faults.kill.record import Record, RunRow, executions
 
 Problems = Iterator[str]
 Check = Callable[[Record], Problems]
@@ -116,60 +112,6 @@ def every_execution_was_ordered(record: Record) -> Problems:
             yield f"run {entry.run} under epoch {entry.epoch} was never recorded"
 
 
-def every_node_is_recorded(record: Record) -> Problems:
-    recorded = {node.token: node for node in record.nodes}
-    for node in record.outside:
-        if node.token not in recorded:
-            yield f"{node.provider_id}, launched under {node.token}, is known to nobody"
-        elif recorded[node.token].launched_at is None:
-            row = recorded[node.token]
-            yield f"{node.provider_id}: nobody is charged for it; n{row.id} ended: {row.end_reason}"
-        if node.deployment != record.deployment:
-            yield f"{node.provider_id} has the deployment {node.deployment}"
-
-
-def no_token_launches_twice(record: Record) -> Problems:
-    for token, times in Counter(entry.token for entry in record.entries(Kind.MADE)).items():
-        if times > 1:
-            yield f"{token}: {times} nodes"
-
-
-def no_pool_is_over_its_limit(record: Record) -> Problems:
-    for entry in record.entries(Kind.OVER):
-        yield f"{entry.token} was one too many for {entry.word}"
-
-
-def no_node_is_left(record: Record) -> Problems:
-    """Outside or in the database, and none outlived the record of its end."""
-    ended = {node.token: node.ended_at for node in record.nodes}
-    now = max((entry.at for entry in record.journal), default=0.0) + CLOCK.total_seconds()
-    for node in record.outside:
-        said = ended.get(node.token)
-        if node.state(now) is not Existence.TERMINATED or node.ended_at is None:
-            yield f"{node.provider_id} ({node.token}) runs still; its record ended at {said}"
-        elif said is not None and node.ended_at > said.timestamp() + CLOCK.total_seconds():
-            late_s = node.ended_at - said.timestamp()
-            yield f"{node.provider_id} lived for {late_s:.1f} s after its record"
-    for row in record.nodes:
-        if row.ended_at is None:
-            yield f"n{row.id} is {row.state}"
-
-
-def charges_partition_the_life_of_each_node(record: Record) -> Problems:
-    of_node: defaultdict[int, list[ChargeRow]] = defaultdict(list)
-    for charge in sorted(record.charges, key=lambda charge: charge.id):
-        of_node[charge.node_id].append(charge)
-    for node in record.nodes:
-        charges = of_node[node.id]
-        edges = [charge.started_at for charge in charges] + [node.ended_at]
-        ends = [charge.ended_at for charge in charges]
-        if node.launched_at is None:
-            if charges:
-                yield f"n{node.id} was not launched and has {len(charges)} charges"
-        elif edges[0] != node.launched_at or edges[1:] != ends:
-            yield f"n{node.id}, {node.launched_at} to {node.ended_at}: {charges}"
-
-
 _STATES = {state.lower(): state for state in StepState}
 
 
@@ -188,24 +130,6 @@ def every_state_has_its_event(record: Record) -> Problems:
             yield f"step {step.id} is {step.state}, its events say {states[-1]}"
         if (opened := states.count(StepState.CONFIGURING)) != step.attempts:
             yield f"step {step.id} had {step.attempts} attempts, its events say {opened}"
-
-
-def every_node_has_its_events(record: Record) -> Problems:
-    told: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for event in record.events:
-        if event.node_id is not None:
-            told[event.node_id][event.kind] += 1
-    for node in record.nodes:
-        expected = {
-            "node_requested": True,
-            "launched": node.launched_at is not None,
-            "up": node.up_at is not None,
-            "terminate_asked": node.terminate_asked_at is not None,
-            "node_ended": node.ended_at is not None,
-        }
-        for kind, is_due in expected.items():
-            if told[node.id][kind] != is_due:
-                yield f"n{node.id}: {told[node.id][kind]} events {kind}, {int(is_due)} expected"
 
 
 def no_process_is_left(record: Record) -> Problems:
@@ -235,16 +159,11 @@ CHECKS: Sequence[Check] = (
     no_two_runs_of_a_step_overlap,
     no_run_is_left_open,
     every_execution_was_ordered,
-    every_node_is_recorded,
-    no_token_launches_twice,
-    no_pool_is_over_its_limit,
-    no_node_is_left,
-    charges_partition_the_life_of_each_node,
     every_state_has_its_event,
-    every_node_has_its_events,
     no_process_is_left,
     no_broker_ended_by_itself,
     the_database_is_sound,
+    *judge_nodes.CHECKS,
 )
 
 

@@ -20,8 +20,8 @@ from typing import IO, Any
 
 from scsched.scheduler.client import Client, Cut
 from scsched.steps.errors import BrokerUnreachable, Fenced, ScschedError
-from tests.faults.kill.journal import Kind
-from tests.faults.kill.outside import World
+from tests.faults.kill.journal import Journal, Kind
+from tests.faults.kill.nodes import Nodes
 
 ROOT = Path(__file__).parents[3]
 BEAT_S = 0.2
@@ -30,13 +30,14 @@ LONGEST_LIFE_S = 1800.0
 
 _START = (
     "import runpy, sys; sys.path.insert(0, {root!r}); "
-    "runpy.run_module('tests.faults.kill.null_driver', run_name='__main__', alter_sys=True)"
+    "runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
 )
 
 
-def program(folder: Path) -> tuple[str, ...]:
+def program(folder: Path, module: str = "tests.faults.kill.null_driver") -> tuple[str, ...]:
     """The command line that the broker starts drivers with; `folder` is that of the world."""
-    return (sys.executable, "-c", _START.format(root=str(ROOT)), "--outside", str(folder))
+    start = _START.format(root=str(ROOT), module=module)
+    return (sys.executable, "-c", start, "--outside", str(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,11 @@ class Execution(threading.Thread):
         self._driver.news.set()
 
     def _carried_out(self) -> str:
+        if not self._nodes_are_up():
+            self._driver.tell(Kind.WAITS, self._order)
         while not self._nodes_are_up() or self._stopping.is_set():
             if self._stopping.wait(POLL_S):
+                self._driver.tell(Kind.END, self._order, word="stopped")
                 return "stopped"
         plan = Plan.of(self._driver.workflow, self._order["ref"])
         if not self._driver.tell(Kind.BEGIN, self._order):
@@ -113,7 +117,7 @@ class Execution(threading.Thread):
         return hint
 
     def _worked(self, plan: Plan) -> str:
-        until = time.monotonic() + plan.seconds
+        until = time.monotonic() + self._driver.seconds(plan)
         while (left := until - time.monotonic()) > 0:
             if self._stopping.wait(min(POLL_S, left)):
                 return "stopped"
@@ -132,12 +136,16 @@ class Execution(threading.Thread):
 class Driver:
     """Reconciles the executions that are with those that should be."""
 
-    def __init__(self, *, socket: Path, workflow: int, work_dir: Path, world: World) -> None:
+    def __init__(self, *, socket: Path, workflow: int, work_dir: Path, outside: Path) -> None:
+        """:param outside: the folder of the world."""
         self.workflow = workflow
         self.news = threading.Event()
         self._client = Client(socket, timeout_s=10.0)
         self._work_dir = work_dir
-        self._world = world
+        self._tls_dir = work_dir
+        self._desk = {"address": "127.0.0.1:1", "fingerprint": "00" * 32}
+        self._nodes = Nodes(outside)
+        self._journal = Journal.of(outside)
         self._token = os.environ["SCSCHED_DRIVER"]
         self._address = f"null://{os.getpid()}-{self._token[:12]}"
         self._executions: dict[int, Execution] = {}
@@ -146,9 +154,9 @@ class Driver:
 
     def run(self) -> None:
         """Until nothing is left to do, or this driver was given up."""
-        self._world.journal.write(Kind.DRIVER, workflow=self.workflow)
+        self._journal.write(Kind.DRIVER, workflow=self.workflow)
         until = time.monotonic() + LONGEST_LIFE_S
-        while time.monotonic() < until and self._world.path.exists():
+        while time.monotonic() < until and self._nodes.path.exists():
             orders = self._beat()
             if orders is not None:
                 self._reconcile(orders)
@@ -157,15 +165,20 @@ class Driver:
             self.news.wait(BEAT_S)
             self.news.clear()
 
+    def seconds(self, plan: Plan) -> float:
+        """How long a step takes."""
+        return plan.seconds
+
     def up(self) -> set[str]:
-        return self._world.up(self._address)
+        """Names of the nodes that have joined this driver."""
+        return self._nodes.up(self._address)
 
     def tell(self, kind: Kind, order: Mapping[str, Any], word: str = "") -> bool:
         """Write it down, unless this driver was given up: then it must not begin anything."""
         with self._telling:
             if self._over and kind is Kind.BEGIN:
                 return False
-            self._world.journal.write(
+            self._journal.write(
                 kind,
                 workflow=self.workflow,
                 step=order["ref"],
@@ -186,14 +199,14 @@ class Driver:
         if not self.first_time(name):
             return
         with self._telling:
-            self._world.journal.write(Kind.DIES, workflow=self.workflow)
+            self._journal.write(Kind.DIES, workflow=self.workflow)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def give_up(self) -> None:
         """Fenced: end everything and say so."""
         with self._telling:
             self._over = True
-            self._world.journal.write(Kind.FENCED, workflow=self.workflow)
+            self._journal.write(Kind.FENCED, workflow=self.workflow)
         for execution in self._executions.values():
             execution.stop()
         for execution in self._executions.values():
@@ -217,7 +230,8 @@ class Driver:
             "pid": os.getpid(),
             "start_ticks": int(stat[stat.rindex(")") + 2 :].split()[19]),
             "address": self._address,
-            "tls_dir": str(self._work_dir),
+            "tls_dir": str(self._tls_dir),
+            "desk": self._desk,
             "nodes": [{"name": name} for name in sorted(self.up())],
             "runs": [execution.report() for execution in self._executions.values()],
         }
@@ -234,7 +248,7 @@ class Driver:
                 self._executions[run_id] = Execution(self, order)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, make: type[Driver] = Driver) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--outside", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
@@ -245,11 +259,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if lock is None:
         return 0
     with lock:
-        driver = Driver(
+        driver = make(
             socket=args.socket,
             workflow=args.workflow,
             work_dir=args.work_dir,
-            world=World(args.outside),
+            outside=args.outside,
         )
         try:
             driver.run()

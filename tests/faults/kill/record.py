@@ -1,8 +1,9 @@
 """All that is known when a campaign is over: the database's rows, and what happened outside."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from decimal import Decimal
 from typing import TypeVar
 
 from sqlalchemy import Table, select
@@ -12,7 +13,7 @@ from scsched.db.session import Session, open_store
 from scsched.steps.state import EndReason, StepState
 from tests.faults.kill.harness import Outcome
 from tests.faults.kill.journal import Entry, Kind
-from tests.faults.kill.outside import Node, World
+from tests.faults.kill.nodes import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ class RunRow:
     running_at: datetime | None
     ended_at: datetime | None
     end_reason: EndReason | None
+    layout: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
     id: int
     token: str
+    provider_id: str | None
     state: tables.NodeState
     launched_at: datetime | None
     up_at: datetime | None
@@ -64,8 +67,10 @@ class NodeRow:
 class ChargeRow:
     id: int
     node_id: int
+    run_id: int | None
     started_at: datetime
     ended_at: datetime | None
+    usd_per_hour: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,8 @@ class Record:
     faults: tuple[str, ...]
     journal: Sequence[Entry]
     outside: Sequence[Node]
+    bill: Mapping[str, Decimal] | None
+    """Of those outside, by the provider's id; None: there nobody bills."""
     workflows: Sequence[WorkflowRow]
     submissions: Sequence[SubmissionRow]
     steps: Sequence[StepRow]
@@ -97,8 +104,8 @@ class Record:
 
     @classmethod
     def of(cls, outcome: Outcome) -> "Record":
-        world = World(outcome.site.folder)
-        store = open_store(outcome.site.settings.database_url)
+        site = outcome.site
+        store = open_store(site.settings.database_url)
         try:
             faults = store.faults()
             deployment = store.deployment()
@@ -107,8 +114,9 @@ class Record:
                     outcome=outcome,
                     deployment=deployment,
                     faults=faults,
-                    journal=world.journal.read(),
-                    outside=world.nodes(),
+                    journal=site.journal.read(),
+                    outside=site.world.nodes(),
+                    bill=site.world.bill(),
                     workflows=_rows(session, WorkflowRow, tables.workflows),
                     submissions=_rows(session, SubmissionRow, tables.submissions),
                     steps=_rows(session, StepRow, tables.steps),

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
 from scsched.steps.state import EndReason, StepState
-from tests.faults.kill import harness, judge
-from tests.faults.kill.harness import Campaign
+from tests.faults.kill import harness, judge, judge_nodes
 from tests.faults.kill.journal import Entry, Kind
+from tests.faults.kill.killer import Campaign
 from tests.faults.kill.record import Record
 
 Doctor = Callable[[Record], Record]
@@ -18,7 +19,8 @@ Doctor = Callable[[Record], Record]
 @pytest.fixture(scope="module")
 def good() -> Record:
     with harness.site() as place:
-        return Record.of(harness.run(place, Campaign(kills=3, moments={"work": 1, "launch": 1})))
+        campaign = Campaign(kills=3, moments={"work": 1, "launch": 1}, strangers=0.0)
+        return Record.of(harness.run(place, campaign))
 
 
 def lose_a_submission(record: Record) -> Record:
@@ -92,7 +94,54 @@ def charge_nobody_for_a_node(record: Record) -> Record:
 
 
 def launch_a_token_twice(record: Record) -> Record:
-    return replace(record, journal=[*record.journal, record.entries(Kind.MADE)[0]])
+    again = replace(record.outside[0], provider_id="another")
+    return replace(record, outside=[*record.outside, again])
+
+
+def swap_a_node(record: Record) -> Record:
+    first, *others = record.outside
+    return replace(record, outside=[replace(first, provider_id="another"), *others])
+
+
+def give_a_run_two_sets_of_nodes(record: Record) -> Record:
+    """The second is made while the first is up."""
+    charge = next(charge for charge in record.charges if charge.run_id is not None)
+    row = next(row for row in record.nodes if row.id == charge.node_id)
+    node = next(node for node in record.outside if node.token == row.token)
+    rows, nodes, charges = [], [], []
+    for number in range(10_000, 10_009):
+        identity = f"more-{number}"
+        rows.append(replace(row, id=number, token=identity, provider_id=identity))
+        nodes.append(replace(node, token=identity, provider_id=identity))
+        charges.append(replace(charge, id=number, node_id=number))
+    return replace(
+        record,
+        nodes=[*record.nodes, *rows],
+        outside=[*record.outside, *nodes],
+        charges=[*record.charges, *charges],
+    )
+
+
+def give_a_run_two_sets_of_nodes_in_a_pool(record: Record) -> Record:
+    return give_a_run_two_sets_of_nodes(record)
+
+
+def end_a_node_as_a_stranger(record: Record) -> Record:
+    text = f"{record.outside[0].provider_id} is nobody's; ended"
+    event = replace(record.events[0], kind="stranger_ended", text=text)
+    return replace(record, events=[*record.events, event])
+
+
+def bill_a_cent_more(record: Record) -> Record:
+    """Where the ledger and the bill agreed."""
+    ids = {row.id: row.provider_id or "" for row in record.nodes}
+    bill = {node.provider_id: Decimal(0) for node in record.outside}
+    for charge in record.charges:
+        bill[ids[charge.node_id]] += judge_nodes._usd(charge)
+    agreed = replace(record, bill=bill)
+    assert not list(judge_nodes.every_node_is_paid_for_to_the_cent(agreed))
+    first = record.outside[0].provider_id
+    return replace(record, bill={**bill, first: bill[first] + Decimal("0.01")})
 
 
 def leave_a_node_running(record: Record) -> Record:
@@ -149,14 +198,19 @@ CASES: dict[Doctor, judge.Check] = {
     leave_a_run_open: judge.no_run_is_left_open,
     leave_an_execution: judge.no_run_is_left_open,
     execute_without_an_order: judge.every_execution_was_ordered,
-    forget_a_node: judge.every_node_is_recorded,
-    charge_nobody_for_a_node: judge.every_node_is_recorded,
-    launch_a_token_twice: judge.no_token_launches_twice,
-    leave_a_node_running: judge.no_node_is_left,
-    let_a_node_outlive_its_record: judge.no_node_is_left,
-    charge_with_a_gap: judge.charges_partition_the_life_of_each_node,
+    forget_a_node: judge_nodes.every_node_is_recorded,
+    charge_nobody_for_a_node: judge_nodes.every_node_is_recorded,
+    launch_a_token_twice: judge_nodes.no_token_launches_twice,
+    swap_a_node: judge_nodes.every_node_is_recorded,
+    give_a_run_two_sets_of_nodes: judge_nodes.no_attempt_has_two_sets_of_nodes,
+    give_a_run_two_sets_of_nodes_in_a_pool: judge_nodes.no_pool_is_over_its_limit,
+    end_a_node_as_a_stranger: judge_nodes.no_node_of_ours_is_ended_as_a_stranger,
+    bill_a_cent_more: judge_nodes.every_node_is_paid_for_to_the_cent,
+    leave_a_node_running: judge_nodes.no_node_is_left,
+    let_a_node_outlive_its_record: judge_nodes.no_node_is_left,
+    charge_with_a_gap: judge_nodes.charges_partition_the_life_of_each_node,
     forget_an_event: judge.every_state_has_its_event,
-    forget_an_event_of_a_node: judge.every_node_has_its_events,
+    forget_an_event_of_a_node: judge_nodes.every_node_has_its_events,
     leave_a_process: judge.no_process_is_left,
     crash: judge.no_broker_ended_by_itself,
 }

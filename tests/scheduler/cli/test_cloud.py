@@ -81,6 +81,35 @@ def test_the_policy_lets_the_broker_end_only_its_own(config: Path, capsys: Captu
     assert "123456789012" in json.dumps(ending["Resource"])
 
 
+def test_a_policy_before_the_database_says_what_its_placeholder_is(
+    config: Path, capsys: Capture
+) -> None:
+    assert main(["cloud", "policy"]) == 0
+    out, err = capsys.readouterr()
+    assert '"DEPLOYMENT"' in out
+    assert "scsched db upgrade" in err
+    assert main(["db", "upgrade"]) == 0
+    capsys.readouterr()
+    assert main(["cloud", "policy"]) == 0
+    out, err = capsys.readouterr()
+    assert "DEPLOYMENT" not in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("verb", "instead"), [("policy", "only EC2 has one"), ("image", "install scsched where")]
+)
+def test_what_a_batch_system_has_not_is_said_with_what_to_do(
+    config: Path, capsys: Capture, verb: str, instead: str
+) -> None:
+    table = '[provider.home]\nkind = "slurm"\npython = "/opt/scsched/bin/python"\n'
+    config.write_text(config.read_text() + table)
+    assert main(["cloud", verb, "home"]) == 2
+    err = capsys.readouterr().err
+    assert "provider.home: kind slurm has no" in err
+    assert instead in err
+
+
 def test_the_image_recipe_is_a_script(config: Path, capsys: Capture) -> None:
     assert main(["cloud", "image", "aws"]) == 0
     assert capsys.readouterr().out.startswith("#!/bin/sh")
