@@ -150,6 +150,5 @@ def test_doctor_looks_at_this_host_and_at_every_kind_of_provider(
         ["this host's address", "fail"],
         ["this host's free space", "ok"],
         ["this host's storage", "ok"],
-        ["home commands", "fail"],
-        ["home controller", "fail"],
+        ["home slurm", "fail"],
     ]
