@@ -51,13 +51,15 @@ def receipt(session: Session, workflow_id: int, now: datetime) -> Receipt:
         .join(nodes, nodes.c.id == charges.c.node_id)
         .where(charges.c.workflow_id == workflow_id)
     ).all()
-    idle = _intervals(row for row in paid if row.run_id is None)
-    boot = _booting([row for row in paid if row.run_id is not None])
+    free = [row for row in paid if row.run_id is None]
+    boot, idle, boot_free = _booting(paid), _idle(free), _booting(free)
     return Receipt(
         workflow_id=workflow_id,
         lines=tuple(lines),
         boot_usd=money.usd(boot, now),
         boot_hours=money.hours(boot, now),
+        boot_without_run_usd=money.usd(boot_free, now),
+        boot_without_run_hours=money.hours(boot_free, now),
         idle_usd=money.usd(idle, now),
         idle_hours=money.hours(idle, now),
         total_usd=money.usd(_intervals(paid), now),
@@ -160,6 +162,15 @@ def _booting(rows: Iterable[Any]) -> list[Interval]:
         Interval(row.started_at, _earlier(row.ended_at, row.up_at), row.usd_per_hour)
         for row in rows
         if row.up_at is None or row.started_at < row.up_at
+    ]
+
+
+def _idle(rows: Iterable[Any]) -> list[Interval]:
+    """The part of each charge since its node answered."""
+    return [
+        Interval(max(row.started_at, row.up_at), row.ended_at, row.usd_per_hour)
+        for row in rows
+        if row.up_at is not None
     ]
 
 

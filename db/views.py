@@ -196,16 +196,20 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a workflow cost: its runs line by line, the idle time of its nodes, and the total of
-    both, which is what its nodes cost from launch to end.
+    """What a workflow cost, which is what its nodes cost from launch to end.
 
-    `boot_usd` and `boot_hours` are the part of the lines in which their nodes did not answer yet.
+    A node boots until it answers; after that it is idle while it has no run. The total is the
+    lines, the boot time without a run, as of a spare that is on its way, and the idle time.
     """
 
     workflow_id: int
     lines: tuple[RunView, ...]
     boot_usd: Decimal
+    """All boot time, that within the lines too."""
     boot_hours: float
+    boot_without_run_usd: Decimal
+    """The part of it that is in no line."""
+    boot_without_run_hours: float
     idle_usd: Decimal
     idle_hours: float
     total_usd: Decimal

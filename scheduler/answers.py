@@ -17,7 +17,7 @@ from scsched.db.views import (
 )
 from scsched.scheduler.audit import Difference, Found
 from scsched.scheduler.broker import Unplaceable
-from scsched.scheduler.why import Standing, Why, why
+from scsched.scheduler.why import LastRun, Standing, Why, why
 from scsched.steps.state import StepState
 
 Json = dict[str, object]
@@ -163,6 +163,8 @@ def receipt(view: Receipt) -> Json:
         "lines": [_line(line) for line in view.lines],
         "boot_usd": _usd(view.boot_usd),
         "boot_hours": view.boot_hours,
+        "boot_without_run_usd": _usd(view.boot_without_run_usd),
+        "boot_without_run_hours": view.boot_without_run_hours,
         "idle_usd": _usd(view.idle_usd),
         "idle_hours": view.idle_hours,
         "total_usd": _usd(view.total_usd),
@@ -177,6 +179,7 @@ def audit(found: Found) -> Json:
         "ok": found.ok,
         "nodes": found.nodes,
         "usd_per_hour": _usd(found.usd_per_hour),
+        "unpriced": found.unpriced,
         "items": [_difference(one) for one in found.differences],
     }
 
@@ -196,6 +199,7 @@ def why_step(view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable])
         not_before=view.not_before,
         parents=view.parents,
         stuck=view.stuck,
+        last=_last(view.last_run),
     )
     return why(standing, now, unplaced.get(view.id))
 
@@ -222,6 +226,12 @@ def _why_current(
         parents={},
     )
     return why(standing, now, unplaced.get(current.id))
+
+
+def _last(view: RunView | None) -> LastRun | None:
+    if view is None or view.end_reason is None:
+        return None
+    return LastRun(view.end_reason, view.pool, view.detail)
 
 
 def _now(current: CurrentStep | None) -> Json | None:

@@ -46,6 +46,8 @@ class Found:
     ok: bool
     nodes: int
     usd_per_hour: Decimal
+    unpriced: int
+    """Of the nodes: those of which nobody tells a price."""
     differences: tuple[Difference, ...]
 
 
@@ -70,12 +72,21 @@ class Audit:
         if fix:
             found = [self._fixed(one, now) for one in found]
         alive = {token: one for token, one in census.seen.items() if _is_alive(one)}
+        prices = [self._price(one, known.get(token)) for token, one in alive.items()]
+        told = [price for price in prices if price is not None]
         return Found(
             ok=not found,
             nodes=len(alive),
-            usd_per_hour=_usd(alive, known),
+            usd_per_hour=sum(told, Decimal(0)),
+            unpriced=len(prices) - len(told),
             differences=tuple(found),
         )
+
+    def _price(self, seen: Seen, node: NodeRec | None) -> Decimal | None:
+        """As its provider says, else as recorded; of a stranger, that of the pool in its tag."""
+        if seen.usd_per_hour is not None:
+            return seen.usd_per_hour
+        return node.usd_per_hour if node else self._fleet.price(seen.pool, seen.candidate)
 
     def _unlisted(
         self, census: Census, live: Iterable[NodeRec], now: datetime
@@ -151,13 +162,3 @@ def _money(node: NodeRec, seen: Seen, provider: str) -> Iterable[Difference]:
 
 def _is_alive(seen: Seen) -> bool:
     return seen.state in (NodeState.PENDING, NodeState.RUNNING)
-
-
-def _usd(alive: Mapping[str, Seen], known: Mapping[str, NodeRec]) -> Decimal:
-    """As the providers say, else as recorded."""
-    total = Decimal(0)
-    for token, seen in alive.items():
-        node = known.get(token)
-        recorded = node.usd_per_hour if node else Decimal(0)
-        total += recorded if seen.usd_per_hour is None else seen.usd_per_hour
-    return total

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from scsched.cluster.pools import Candidate, Market, Pool
+from scsched.cluster.pools import ANY, Candidate, Market, Pool
 from scsched.cluster.provider import (
     Launched,
     LaunchRequest,
@@ -221,6 +221,16 @@ class Fleet:
     def costs(self) -> dict[str, Decimal]:
         """US dollars an hour of one more node now, by pool name. For any thread."""
         return {pool.name: self.first_candidate(pool)[1] for pool in self.pools}
+
+    def price(self, name: str, candidate: Candidate) -> Decimal | None:
+        """US dollars an hour of a node of the pool; None: nobody tells. For any thread."""
+        if (pool := self.pool(name)) is None:
+            return None
+        if candidate == ANY:
+            usd_per_hour = self.first_candidate(pool)[1]
+        else:
+            usd_per_hour = candidates.price_of(pool, candidate, self._known(pool)[0])
+        return usd_per_hour if usd_per_hour or not pool.remote else None
 
     def next_candidate(self, pool: Pool, zone: str = "") -> tuple[Candidate, Decimal] | None:
         """One that was not refused lately; None: there is none left."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from scsched.scheduler.broker import Unplaceable
-from scsched.steps.state import PendingReason, StepState
+from scsched.steps.state import EndReason, PendingReason, StepState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,16 @@ class Standing:
     stuck: bool = False
     """A step that it needs, directly or not, has failed or was cancelled."""
     workflow_id: int = 0
+    last: "LastRun | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """How its last run ended."""
+
+    reason: EndReason
+    pool: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,8 @@ def why(step: Standing, now: datetime, unplaced: Unplaceable | None = None) -> W
         )
     if step.not_before > now:
         seconds = (step.not_before - now).total_seconds()
-        return Why(PendingReason.BEGIN_TIME, f"is tried again in {seconds:.0f} s")
+        again = f"is tried again in {seconds:.0f} s"
+        return Why(PendingReason.BEGIN_TIME, again + _since(step.last))
     if unplaced is not None:
         to_do = _TO_DO.get(unplaced.reason)
         return Why(unplaced.reason, f"{unplaced.detail}; {to_do}" if to_do else unplaced.detail)
@@ -81,6 +92,15 @@ _NEVER = frozenset({StepState.FAILED, StepState.CANCELLED})
 
 def _fate(step: Standing, ref: str) -> str:
     return "failed" if step.parents[ref] is StepState.FAILED else "was cancelled"
+
+
+def _since(last: LastRun | None) -> str:
+    """What it is tried again after, with the last words of whoever spoiled the run."""
+    if last is None:
+        return ""
+    said = next(reversed(last.detail.strip().splitlines()), "")
+    ended = f"; its last run, in pool {last.pool}, ended {last.reason}"
+    return f"{ended}: {said}" if said else ended
 
 
 def _selector(step: Standing) -> str:

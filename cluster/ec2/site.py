@@ -148,13 +148,19 @@ def check_pool(site: Site, pool: Pool) -> None:
         if zone not in site.subnets:
             known = ", ".join(sorted(site.subnets))
             raise table.refuse("zones", f"no subnet in {zone}; the provider has {known}")
-    if pool.market is Market.ON_DEMAND and not pool.usd_per_hour:
+    if pool.market is Market.ON_DEMAND and (free := _unpriced(pool)):
         raise table.refuse(
             "usd_per_hour",
-            "missing; EC2 tells no prices on demand, so receipts and caps would take it for free",
+            f"no price for {', '.join(free)}; EC2 tells none on demand, so receipts and caps "
+            "would be wrong",
         )
     if not pool.zones and len(site.subnets) > 1:
         raise table.refuse("zones", f"missing; choose of {', '.join(sorted(site.subnets))}")
+
+
+def _unpriced(pool: Pool) -> list[str]:
+    """Types that the configuration gives no price, or the price 0."""
+    return [kind for kind in pool.types if not (pool.prices or {kind: pool.usd_per_hour}).get(kind)]
 
 
 def subnet(site: Site, candidate: Candidate) -> str:

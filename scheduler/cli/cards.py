@@ -83,7 +83,7 @@ def why(client: Client, target: Target) -> list[tuple[str, str, schema.Why]]:
 
 
 def receipt(answer: schema.ReceiptAnswer) -> None:
-    """Lines, then what was idle, then the sum: the sum of all lines is the total."""
+    """Lines, then what no line has, then the total of both."""
     print_table(columns.RECEIPT, answer["lines"])
     put("")
     pairs(
@@ -94,7 +94,8 @@ def receipt(answer: schema.ReceiptAnswer) -> None:
             ("of these booting", _hours(answer["boot_hours"])),
             ("of these idle", _hours(answer["idle_hours"])),
             ("iterations lost", str(answer["lost_iterations"])),
-            ("boot cost, in lines", _usd(answer["boot_usd"])),
+            ("boot cost, in lines", _usd(answer["boot_usd"] - answer["boot_without_run_usd"])),
+            ("boot cost, no run", _usd(answer["boot_without_run_usd"])),
             ("idle cost", _usd(answer["idle_usd"])),
             ("total cost", _usd(answer["total_usd"])),
         ]

@@ -73,7 +73,8 @@ def audit(
             table(columns.DIFFERENCES, found["items"], header=not no_header)
         count = len(found["items"])
         verdict = f"{count} difference{'s' * (count > 1)}" if count else "all agree"
-        talk(f"{found['nodes']} nodes up, {found['usd_per_hour']:.3f} $/h; {verdict}")
+        rest = f" and {found['unpriced']} of unknown price" if found["unpriced"] else ""
+        talk(f"{found['nodes']} nodes up, {found['usd_per_hour']:.3f} $/h{rest}; {verdict}")
     return DIFFERENT if left else 0
 
 

@@ -332,8 +332,11 @@ class ReceiptAnswer(Answer):
     workflow: int
     lines: list[ReceiptLine]
     boot_usd: float
-    """Of the lines: paid before the nodes answered."""
+    """Paid before the nodes answered, within the lines and without a run."""
     boot_hours: float
+    boot_without_run_usd: float
+    """The part of it that is in no line: total = lines + this + idle."""
+    boot_without_run_hours: float
     idle_usd: float
     idle_hours: float
     total_usd: float
@@ -348,6 +351,8 @@ class AuditAnswer(Answer):
     """Nodes that the providers list as alive."""
     usd_per_hour: float
     """What they cost together."""
+    unpriced: int
+    """How many of them are not in that: nobody tells their price."""
     items: list[Difference]
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import select, update
 
-from scsched.db import bills, charges, gangs, nodes, pricing, queries, queue, runs, soon
+from scsched.db import bills, charges, gangs, nodes, pricing, queries, queue, runs, soon, spares
 from scsched.db import models as tables
 from scsched.db.bills import Life
 from scsched.db.gangs import Target
@@ -16,6 +16,7 @@ from scsched.db.models import Market, NodeState
 from scsched.db.nodes import Birth, Death
 from scsched.db.runs import OpenedRun
 from scsched.db.session import Session, Store
+from scsched.db.spares import NewSpare
 from scsched.steps.state import EndReason, StepState
 from tests import postgres
 from tests.db.rows import (
@@ -242,6 +243,34 @@ def test_a_node_that_never_came_up_only_booted(store: Store) -> None:
     with store.read() as session:
         receipt = queries.receipt(session, 1, later(30))
     assert receipt.boot_usd == receipt.total_usd == 30 * SECOND
+
+
+def test_a_spare_boots_before_it_is_idle_and_the_parts_are_the_total(store: Store) -> None:
+    """It has no run while it comes up, and waits for its step then; its price changes meanwhile."""
+    run, _ = launch(store)
+    wanted = NewSpare(run.step_id, run.workflow_id, run.run_id, "spot", Market.SPOT, new_node())
+    with store.write() as session:
+        (spare_id,) = spares.intend(session, [wanted], later(70))
+        nodes.launched(session, [Birth(spare_id, "i-2", later(80))], later(81))
+        charges.reprice(session, spare_id, later(100), Decimal("0.72"))
+    with store.read() as session:
+        coming = queries.receipt(session, 1, later(110))
+    assert coming.idle_usd == 0
+    assert coming.boot_without_run_usd == (20 + 2 * 10) * SECOND
+    with store.write() as session:
+        nodes.up(session, [spare_id], later(120))
+        nodes.ended(session, [Death(spare_id, "asked", later(150))], later(150))
+        runs.end_runs(session, [end(run)], later(200))
+    with store.read() as session:
+        receipt = queries.receipt(session, 1, later(200))
+    assert receipt.boot_without_run_usd == (20 + 2 * 20) * SECOND
+    assert receipt.boot_without_run_hours == pytest.approx(40 / HOUR)
+    assert receipt.boot_usd == 60 * SECOND + receipt.boot_without_run_usd
+    assert receipt.boot_hours == pytest.approx(100 / HOUR)
+    assert receipt.idle_usd == 2 * 30 * SECOND
+    assert receipt.idle_hours == pytest.approx(30 / HOUR)
+    lines = sum(line.usd for line in receipt.lines)
+    assert lines + receipt.boot_without_run_usd + receipt.idle_usd == receipt.total_usd
 
 
 def test_a_price_change_splits_what_was_charged_since(store: Store) -> None:

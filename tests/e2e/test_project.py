@@ -83,7 +83,10 @@ def test_the_receipt_has_a_line_for_every_run(refinement: Refinement, site: Site
     runs = site.client.workflow(refinement.workflow)["runs"]
     assert len(receipt["lines"]) == len(runs)
     assert receipt["total_usd"] == pytest.approx(
-        receipt["idle_usd"] + sum(line["usd"] for line in receipt["lines"]), abs=1e-4
+        receipt["boot_without_run_usd"]
+        + receipt["idle_usd"]
+        + sum(line["usd"] for line in receipt["lines"]),
+        abs=1e-4,
     )
 
 

@@ -113,10 +113,12 @@ def listening(config: uvicorn.Config) -> Iterator[uvicorn.Server]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    wait_until(lambda: server.started)
-    yield server
-    server.should_exit = True
-    thread.join(20)
+    try:
+        wait_until(lambda: server.started)
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 @dataclass(slots=True)

@@ -7,12 +7,14 @@ from decimal import Decimal
 
 import pytest
 
+from scsched.cluster.pools import ANY, Candidate
 from scsched.cluster.provider import Credentials, NodeState, Unreachable
 from scsched.scheduler import answers
 from scsched.scheduler.audit import Found
+from scsched.steps.spec import ResourceClass
 from scsched.steps.state import StepState
 from tests.scheduler.test_launching import stray
-from tests.scheduler.world import World, step
+from tests.scheduler.world import World, pool, step
 
 MakeWorld = Callable[..., World]
 
@@ -43,7 +45,37 @@ def change(world: World, **values: object) -> str:
 def test_where_all_agree_there_is_no_difference(world: World) -> None:
     found = audit(world)
     assert (found.ok, found.nodes, found.usd_per_hour) == (True, 2, Decimal(2))
-    assert answers.audit(found) == {"ok": True, "nodes": 2, "usd_per_hour": 2.0, "items": []}
+    assert answers.audit(found) == {
+        "ok": True, "nodes": 2, "usd_per_hour": 2.0, "unpriced": 0, "items": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "usd_per_hour", "unpriced"),
+    [
+        ({"usd_per_hour": Decimal("0.7")}, "2.7", 0),
+        ({"candidate": Candidate("big", "a")}, "5", 0),
+        ({"candidate": Candidate("small", "a")}, "4", 0),
+        ({}, "4", 0),
+        ({"pool": "former"}, "2", 1),
+        ({"pool": "free"}, "2", 1),
+    ],
+)
+def test_a_stranger_costs_what_its_provider_or_its_pool_says(
+    make_world: MakeWorld, values: dict[str, object], usd_per_hour: str, unpriced: int
+) -> None:
+    """The cheapest of the pool's types where nobody says which it is."""
+    cpu = pool(types=("big", "small"), prices={"big": Decimal(3), "small": Decimal(2)})
+    gpu = frozenset({ResourceClass.GPU})
+    world = make_world(cpu, pool("free", remote=True, usd_per_hour=Decimal(0), classes=gpu))
+    world.submit(step("1"))
+    world.until_state(StepState.RUNNING)
+    stray(world, "theirs")
+    seen = replace(world.cloud.nodes["theirs"], state=NodeState.RUNNING, usd_per_hour=None)
+    world.cloud.nodes["theirs"] = replace(seen, **{"candidate": ANY} | values)  # type: ignore[arg-type]
+    found = audit(world)
+    assert (found.nodes, found.usd_per_hour) == (2, Decimal(usd_per_hour))
+    assert found.unpriced == unpriced
 
 
 def test_a_node_on_no_record_is_ended_when_that_is_wanted(world: World) -> None:

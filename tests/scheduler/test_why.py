@@ -6,12 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from scsched.cluster.provider import NoCapacity
 from scsched.scheduler.broker import Unplaceable
+from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import Hint
-from scsched.scheduler.why import Standing, why
-from scsched.steps.state import PendingReason, StepState
+from scsched.scheduler.ticker import utc_now
+from scsched.scheduler.why import LastRun, Standing, why
+from scsched.steps.state import EndReason, PendingReason, StepState
 from tests.scheduler.served import serving
-from tests.scheduler.world import World, step
+from tests.scheduler.world import World, pool, step
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 FREE = Standing(
@@ -60,6 +63,32 @@ def test_the_reason_and_what_to_do(standing: Standing, reason: PendingReason, wo
     found = why(standing, NOW)
     assert found.reason is reason
     assert words in found.sentence
+
+
+def test_a_step_that_is_tried_again_says_what_ended_its_last_run() -> None:
+    later = replace(FREE, not_before=NOW + timedelta(seconds=30))
+    failed = LastRun(EndReason.FAILED, "cpu", "Reading stars\nERROR: no such file\n")
+    assert why(replace(later, last=failed), NOW).sentence == (
+        "is tried again in 30 s; its last run, in pool cpu, ended FAILED: ERROR: no such file"
+    )
+    silent = LastRun(EndReason.LOST, "cpu")
+    assert why(replace(later, last=silent), NOW).sentence.endswith("in pool cpu, ended LOST")
+    assert "cpu" not in why(replace(FREE, last=failed), NOW).sentence
+
+
+def test_the_provider_s_words_are_heard_while_a_step_waits_for_capacity(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(pool("spot"), retry=RetryConfig(backoff_s=300.0))
+    world.cloud.refuse(NoCapacity("none of these in zone a"), times=9)
+    world.now = utc_now()
+    world.submit()
+    world.until(lambda: world.ends() == [EndReason.NO_CAPACITY] * 2, ticks=200)
+    with serving(world) as api:
+        said = api.get("/v1/steps/1.1")["why"]
+    assert said["reason"] == PendingReason.BEGIN_TIME
+    assert "in pool spot, ended NO_CAPACITY: " in said["sentence"]
+    assert "none of these in zone a" in said["sentence"]
 
 
 def test_what_the_last_tick_found_is_said_last() -> None:

@@ -1,5 +1,7 @@
 """The tables of the configuration: each wrong key is named."""
 
+from decimal import Decimal
+
 import pytest
 
 from scsched.cluster import registry
@@ -76,6 +78,18 @@ def test_a_wrong_key_is_named(key: str, value: object) -> None:
 def test_a_wrong_key_of_a_pool_is_named(key: str, changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"^pool p\.{key}: "):
         ec2.check("aws", {**PLAIN, "subnets": TWO}, [pool(**changes)])
+
+
+@pytest.mark.parametrize("prices", [{"c6i.large": "0.1"}, {"c6i.large": "0.1", "m5.large": "0"}])
+def test_a_type_on_demand_without_a_price_is_named(prices: dict[str, str]) -> None:
+    """The least price of the table would be taken for it."""
+    told = {kind: Decimal(price) for kind, price in prices.items()}
+    kinds = {"types": ("c6i.large", "m5.large"), "usd_per_hour": Decimal("0.1"), "prices": told}
+    ec2.check("aws", PLAIN, [pool(**kinds)])
+    with pytest.raises(ConfigError, match=r"^pool p\.usd_per_hour: no price for m5\.large; "):
+        ec2.check("aws", PLAIN, [pool(**kinds, market=Market.ON_DEMAND)])
+    whole = {**kinds, "prices": {**told, "m5.large": Decimal("0.2")}}
+    ec2.check("aws", PLAIN, [pool(**whole, market=Market.ON_DEMAND)])
 
 
 @pytest.mark.parametrize(

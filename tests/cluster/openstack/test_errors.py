@@ -36,10 +36,24 @@ def answer(status: int, message: str = "no", **headers: str) -> openstack.except
     return openstack.exceptions.HttpException(message, response=said)
 
 
+BY_CLASS: dict[int, type[provider.ProviderError]] = {
+    **dict.fromkeys((418, 421, 423, 424, 426, 428, 451), BadRequest),
+    **dict.fromkeys((506, 507, 508, 510, 511), Unreachable),
+}
+"""Statuses that no service of OpenStack answers: 4xx is our fault, after 5xx nobody knows."""
+
+
 def test_no_error_status_of_http_is_missing() -> None:
     known = {one.value for one in HTTPStatus if one.value >= 400}
-    jokes = {418, 421, 423, 424, 426, 428, 451, 506, 507, 508, 510, 511}
-    assert known - jokes <= errors.STATUSES.keys()
+    assert known <= errors.STATUSES.keys() | BY_CLASS.keys()
+    assert not errors.STATUSES.keys() & BY_CLASS.keys()
+
+
+@pytest.mark.parametrize(("status", "expected"), BY_CLASS.items())
+def test_a_status_that_the_table_lacks_goes_by_its_class(
+    status: int, expected: type[provider.ProviderError]
+) -> None:
+    assert type(errors.meaning(answer(status), "list")) is expected
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -267,6 +267,7 @@ AUDIT: Json = {
     "ok": False,
     "nodes": 2,
     "usd_per_hour": 3.22,
+    "unpriced": 1,
     "items": [
         {
             "kind": "unknown",
@@ -299,10 +300,12 @@ RECEIPT: Json = {
     ],
     "boot_usd": 0.04,
     "boot_hours": 0.02,
+    "boot_without_run_usd": 0.01,
+    "boot_without_run_hours": 0.005,
     "idle_usd": 0.21,
     "idle_hours": 0.13,
-    "total_usd": 4.16,
-    "total_hours": 1.43,
+    "total_usd": 4.17,
+    "total_hours": 1.435,
     "lost_iterations": 1,
     "wall_s": 5400.0,
 }

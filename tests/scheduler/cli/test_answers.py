@@ -36,8 +36,8 @@ V1 = {
     "Node": "id name workflow pool provider market state cores memory_gib usd_per_hour run "
     "launched_at notice_deadline ended_at end_reason usd",
     "Event": "id at workflow step run node kind actor text",
-    "ReceiptAnswer": "schema workflow lines boot_usd boot_hours idle_usd idle_hours total_usd "
-    "total_hours lost_iterations wall_s",
+    "ReceiptAnswer": "schema workflow lines boot_usd boot_hours boot_without_run_usd "
+    "boot_without_run_hours idle_usd idle_hours total_usd total_hours lost_iterations wall_s",
     "ReceiptLine": "step label attempt pool market nodes hours iterations_done iterations_lost "
     "end_reason usd",
     "SubmitAnswer": "schema id name project steps warnings plan",

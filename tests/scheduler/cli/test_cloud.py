@@ -61,7 +61,7 @@ def test_an_audit_with_a_difference_is_exit_106_and_names_it(broker: Peer, capsy
     assert main(["audit"]) == 106
     out, err = capsys.readouterr()
     assert "i-0123456789abcdef0 runs and no record knows it" in out
-    assert "2 nodes up, 3.220 $/h; 1 difference" in err
+    assert "2 nodes up, 3.220 $/h and 1 of unknown price; 1 difference" in err
     assert broker.asked[-1].body == {"fix": False}
 
 
@@ -150,6 +150,5 @@ def test_doctor_looks_at_this_host_and_at_every_kind_of_provider(
         ["this host's address", "fail"],
         ["this host's free space", "ok"],
         ["this host's storage", "ok"],
-        ["home commands", "fail"],
-        ["home controller", "fail"],
+        ["home slurm", "fail"],
     ]

@@ -57,7 +57,7 @@ def test_run_on_a_broker_that_answers_prints_events_and_receipt(
     out = capsys.readouterr().out
     assert "node.notice" in out
     assert "PREEMPTED" in out
-    assert out.endswith("total cost\t4.16\n")
+    assert out.endswith("total cost\t4.17\n")
     sent = next(request.body for request in broker.asked if request.method == "POST")
     assert sent["play_spot"] == "90s:kill"
 
