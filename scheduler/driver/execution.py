@@ -17,6 +17,7 @@ from scsched.scheduler.driver.members import Gathered, Members
 from scsched.scheduler.driver.outcome import Outcome, Trace
 from scsched.scheduler.driver.project import Project
 from scsched.scheduler.driver.storage import ProjectStorage
+from scsched.scheduler.driver.storage_gate import StorageGate
 from scsched.scheduler.protocol import (
     EndReport,
     Hint,
@@ -28,7 +29,6 @@ from scsched.scheduler.protocol import (
 log = logging.getLogger("scsched.driver")
 LOOK_S = 1.0
 JOIN_POLL_S = 0.05
-STORAGE_POLL_S = 5.0
 
 _HINT_OF_STOP = {"STALLED": Hint.STALLED, "TIMEOUT": Hint.TIMEOUT}
 
@@ -58,6 +58,7 @@ class Execution:
         self._trace = Trace()
         self._outcome = Outcome(order, project, self._trace)
         self._halt = Halt(order, cluster, members)
+        self._gate = StorageGate(order, cluster, storage)
         self._end: EndReport | None = None
         self._stopping = ""
         self._stop_after = order.stop_after
@@ -157,13 +158,8 @@ class Execution:
             end = await self._carry_out()
         except (KeeperError, OSError) as exc:
             end = EndReport(hint=Hint.FAILED, detail=str(exc))
-        if end.hint is Hint.FAILED and not self._stopping and self._storage is not None:
-            verdict = await self._storage.blame(self._names)
-            if not verdict.ok:
-                problems = verdict.held or "; ".join(verdict.bad.values())
-                log.warning("run %d failed: %s", self._order.run, problems)
-                await self._cluster.dismiss(list(verdict.bad))
-                raise NodeLost(f"{end.detail}\n{problems}")
+        if end.hint is Hint.FAILED and not self._stopping:
+            await self._gate.blame(end.detail)
         return end
 
     async def _carry_out(self) -> EndReport:
@@ -179,7 +175,7 @@ class Execution:
             threads=self._order.threads,
             gpu=self._order.gpus > 0,
         )
-        await self._check_storage()
+        await self._gate.wait()
         gathered = await self._members.gather(self._names, self._order.ranks, self._order.token)
         if self._halt.is_dear:
             await self._check_gang(gathered)
@@ -201,23 +197,6 @@ class Execution:
         if self._gone and result["exit_code"] != 0:
             raise NodeLost(f"{_names_of(self._gone)} is gone")
         return await self._outcome.of(prepared, result, self._complete)
-
-    async def _check_storage(self) -> None:
-        """Wait while the storage takes no work; nodes that do not see it are sent away.
-
-        :raises NodeLost: of such nodes.
-        """
-        while self._storage is not None:
-            verdict = await self._storage.check(self._names)
-            if verdict.ok:
-                return
-            if verdict.bad:
-                problems = "; ".join(verdict.bad.values())
-                log.warning("run %d: %s", self._order.run, problems)
-                await self._cluster.dismiss(list(verdict.bad))
-                raise NodeLost(problems)
-            log.warning("run %d waits: %s", self._order.run, verdict.held)
-            await asyncio.sleep(STORAGE_POLL_S)
 
     async def _check_gang(self, gathered: Gathered) -> None:
         """:raises NodeLost: the gang is no good; its nodes are sent away, not tried again."""
