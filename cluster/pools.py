@@ -75,6 +75,8 @@ class Pool:
     types: tuple[str, ...] = ()
     """Instance types or flavors that will do, the preferred first."""
     zones: tuple[str, ...] = ()
+    one_zone: bool = True
+    """All nodes of a gang are in one zone. Those of one launch are in any case."""
     prices: Mapping[str, Decimal] = field(default_factory=dict)
     """US dollars an hour by type, where the provider tells none; else `usd_per_hour`."""
     max_usd_per_hour: Decimal | None = None

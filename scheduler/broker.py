@@ -195,7 +195,7 @@ def _offers(
     """
     if pool.name in room.reserved:
         return
-    groups = room.together(pool.name, want.workflow_id, want.step_id)
+    groups = room.together(pool, want.workflow_id, want.step_id)
     for liking, layout in enumerate(layouts):
         for group in (*groups, ()):
             offer = _gang(pool, layout, group, room)
@@ -209,7 +209,7 @@ def _gang(pool: Pool, layout: Layout, group: Sequence[Idle], room: Room) -> Plac
     """That many nodes, of the group as far as it goes; None: there is no room for the others."""
     reuse = group[: layout.nodes]
     new = layout.nodes - len(reuse)
-    zone = reuse[0].zone if reuse else ""
+    zone = reuse[0].zone if reuse and pool.one_zone else ""
     free = pool.max_nodes - room.alive.get(pool.name, 0)
     shut = pool.name in room.held or (pool.name, zone) in room.closed
     if new and (new > free or shut):

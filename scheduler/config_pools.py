@@ -52,6 +52,8 @@ class PoolConfig(BaseModel):
     types: tuple[str, ...] = ()
     """Instance types or flavors that will do, the preferred first."""
     zones: tuple[str, ...] = ()
+    one_zone: bool = True
+    """False: a gang may take over nodes of several zones, and be completed in another one."""
     cores: int = Field(default=0, ge=0)
     """Cores a node; 0: of its type, or this machine's cores divided by `max_nodes`."""
     memory_gib: float = Field(default=0.0, ge=0.0)
@@ -95,6 +97,7 @@ class PoolConfig(BaseModel):
             service=self.service,
             types=self.types,
             zones=self.zones,
+            one_zone=self.one_zone,
             prices=prices,
             max_usd_per_hour=self.max_usd_per_hour,
             remote=kind != registry.LOCAL,

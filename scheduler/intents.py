@@ -65,7 +65,8 @@ class Intents:
         requests = [request for node in nodes if (request := self._request(node, pool)) is not None]
         if len(requests) < len(nodes):
             return None
-        return Asked(key, tuple(nodes), pool, tuple(requests), _zone(key, nodes, live))
+        zone = _zone(key, nodes, live) if pool.one_zone else ""
+        return Asked(key, tuple(nodes), pool, tuple(requests), zone)
 
     def _request(self, node: NodeRec, pool: Pool) -> LaunchRequest | None:
         """None until its driver listens."""

@@ -63,7 +63,7 @@ class Notices:
         going = [node for node in run.nodes if node.notice_at is not None or node.id in new]
         lacking = len(going) - sum(is_spare(node, run.step_id) for node in sight.nodes.values())
         tokens = [f"{secrets.token_hex(12)}-0" for _ in range(min(room, lacking))]
-        zone = _zone(node for node in run.nodes if node not in going)
+        zone = _zone(node for node in run.nodes if node not in going) if pool.one_zone else ""
         for node in nodes_of(self._fleet, pool, zone, tokens):
             yield NewSpare(
                 step_id=run.step_id,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from scsched.cluster.pools import Pool
 from scsched.db.models import NodeState
 from scsched.db.nodes import NodeRec
 from scsched.scheduler.survival import Exposure
@@ -50,24 +51,29 @@ class Room:
         self.idle[pool, workflow_id] = [node for node in idle if node.id not in reuse]
         self.alive[pool] = self.alive.get(pool, 0) + new
 
-    def together(self, pool: str, workflow_id: int, step_id: int) -> list[list[Idle]]:
+    def together(self, pool: Pool, workflow_id: int, step_id: int) -> list[list[Idle]]:
         """Idle nodes that the step may have, in groups that can be one gang, each in the order
         in which they are taken: what is up, then what comes up for this very step.
 
-        A group is of one kind in one zone; what was asked for this step may be of another kind.
+        A group is of one kind, in one zone unless the pool says otherwise; what was asked for this
+        step may be of another kind.
         """
         usable = [
             node
-            for node in self.idle.get((pool, workflow_id), [])
+            for node in self.idle.get((pool.name, workflow_id), [])
             if node.spare_for == step_id
             or (node.up and (node.spare_for is None or node.spare_for not in self.awaiting))
         ]
         groups = []
-        for kind, zone in sorted({(node.kind, node.zone) for node in usable}):
-            near = [node for node in usable if node.zone == zone]
+        for kind, zone in sorted({(node.kind, _zone(node, pool)) for node in usable}):
+            near = [node for node in usable if _zone(node, pool) == zone]
             alike = [node for node in near if node.kind == kind or node.spare_for == step_id]
             groups.append(sorted(alike, key=lambda node: _order(node, step_id)))
         return groups
+
+
+def _zone(node: Idle, pool: Pool) -> str:
+    return node.zone if pool.one_zone else ""
 
 
 def _order(node: Idle, step_id: int) -> tuple[bool, bool, int]:

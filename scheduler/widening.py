@@ -130,7 +130,7 @@ class Widening:
     def _ask(self, run: OpenRun, pool: Pool, found: Gain, count: int, sight: Sight) -> None:
         if self._asked.get(run.run_id) == found.iteration:
             return
-        zone = run.nodes[0].zone
+        zone = run.nodes[0].zone if pool.one_zone else ""
         refused = bool(zone) and self._fleet.next_candidate(pool, zone) is None
         if (
             refused

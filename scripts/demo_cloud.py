@@ -132,11 +132,12 @@ class Site:
         }
         self._broker: subprocess.Popen[bytes] | None = None
         self._client = Client(here / "state" / "api.sock")
-        self.losses = Losses(box, self._client)
+        self.losses = Losses(box, self._client, self._look)
 
     def show(self) -> int:
         say("what the cloud gives us")
-        self.type("doctor", "--cloud")
+        if broken := self.type("doctor", "--cloud"):
+            return broken
         self._box.fault("InsufficientInstanceCapacity", kind=CHEAPEST, market="spot", times=None)
         say("a synthetic data set, made with RELION's own tools")
         data = self._here / "shared" / "data"
@@ -149,6 +150,8 @@ class Site:
             f"is taken back with {NOTICE_S:.0f} s of notice, another one without a word"
         )
         code = self._submit(data)
+        say("the queue")
+        self.type("queue", "--state", "CD,F")
         say("the steps")
         self.type("show", "last")
         say("what became of the refinement")
@@ -170,6 +173,12 @@ class Site:
         if self._broker is not None:
             self._broker.terminate()
             self._broker.wait(60)
+
+    def _look(self) -> None:
+        """While `scsched run` tells the events as they come."""
+        print(flush=True)
+        self.type("queue")
+        self.type("nodes")
 
     def _run(self, argv: Sequence[str]) -> int:
         return subprocess.run(argv, env=self._environ, check=False).returncode
@@ -224,11 +233,15 @@ class Site:
 
 
 class Losses:
-    """Takes nodes of the refinement away, once with a notice and once without a word."""
+    """Takes nodes of the refinement away, once with a notice and once without a word.
 
-    def __init__(self, box: Box, client: Client) -> None:
+    Each time that it has begun to work, somebody has a `look` before that.
+    """
+
+    def __init__(self, box: Box, client: Client, look: Callable[[], None]) -> None:
         self._box = box
         self._client = client
+        self._look = look
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._stopping = threading.Event()
         self.noticed = False
@@ -241,12 +254,16 @@ class Losses:
         self._stopping.set()
 
     def _watch(self) -> None:
+        looked_at = 0
         while not self._stopping.wait(0.5) and not self.lost:
             run = self._refining()
             if run is None:
                 continue
             attempt, iteration, gang = run
-            if not self.noticed and iteration >= 3 and len(gang) == 3:
+            if attempt > looked_at:
+                looked_at = attempt
+                self._look()
+            elif not self.noticed and iteration >= 3 and len(gang) == 3:
                 self._take(gang[-1], "notice")
                 self.noticed, noticed_in = True, attempt
             elif self.noticed and attempt > noticed_in and iteration >= 5 and len(gang) > 1:

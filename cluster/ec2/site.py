@@ -154,6 +154,8 @@ def check_pool(site: Site, pool: Pool) -> None:
             f"no price for {', '.join(free)}; EC2 tells none on demand, so receipts and caps "
             "would be wrong",
         )
+    if group and not pool.one_zone:
+        raise table.refuse("one_zone", "false, but a placement group is in one zone")
     if not pool.zones and len(site.subnets) > 1:
         raise table.refuse("zones", f"missing; choose of {', '.join(sorted(site.subnets))}")
 

@@ -99,8 +99,11 @@ def test_warm_nodes_of_a_held_pool_are_used(make_world: MakeWorld) -> None:
     world.until(lambda: world.at() is RUNNING and len(world.runs()) == 2, ticks=5)
 
 
-def test_idle_nodes_of_two_zones_are_no_gang(make_world: MakeWorld) -> None:
-    world = make_world(spot(warm_s=600.0))
+@pytest.mark.parametrize("one_zone", [True, False])
+def test_idle_nodes_of_two_zones_are_a_gang_only_where_the_pool_says_so(
+    make_world: MakeWorld, one_zone: bool
+) -> None:
+    world = make_world(spot(warm_s=600.0, one_zone=one_zone))
     world.submit(step("1"), step("2"), step("3", "1", "2", width=2), market=SPOT)
     world.until_state(RUNNING, "1")
     world.until_state(RUNNING, "2")
@@ -110,8 +113,21 @@ def test_idle_nodes_of_two_zones_are_no_gang(make_world: MakeWorld) -> None:
     world.finish("2")
     world.until_state(RUNNING, "3")
     (run,) = world.open_runs()
-    assert {node.zone for node in run.nodes} in ({"a"}, {"b"})
-    assert len({node.id for node in run.nodes} & {first.id, second.id}) == 1
+    assert (len({node.zone for node in run.nodes}) == 1) is one_zone
+    assert len({node.id for node in run.nodes} & {first.id, second.id}) == 2 - one_zone
+
+
+@pytest.mark.parametrize(("one_zone", "there"), [(True, ("small", "a")), (False, ("big", "b"))])
+def test_a_replacement_is_had_in_another_zone_where_the_pool_says_so(
+    make_world: MakeWorld, one_zone: bool, there: tuple[str, str]
+) -> None:
+    world = make_world(spot(one_zone=one_zone))
+    (node, _) = running(world, 2)
+    world.cloud.refuse(NoCapacity("none of these"), times=1)
+    world.cloud.notify(node.token, world.now + timedelta(seconds=120))
+    world.until(lambda: any(n.spare_for is not None and n.launched_at for n in world.nodes()))
+    (spare,) = [n for n in world.nodes() if n.spare_for is not None]
+    assert (spare.kind, spare.zone) == there
 
 
 def test_a_node_of_another_kind_is_no_part_of_a_gang(make_world: MakeWorld) -> None:

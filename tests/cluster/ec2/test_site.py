@@ -1,5 +1,6 @@
 """The tables of the configuration: each wrong key is named."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -102,6 +103,13 @@ def test_a_type_that_is_never_near_others_is_refused_in_a_placement_group(kind: 
     with pytest.raises(ConfigError, match=rf"^pool p\.placement_group: {kind} cannot"):
         ec2.check("aws", {**PLAIN, "placement_group": "close"}, [pool(types=(kind,))])
     ec2.check("aws", PLAIN, [pool(types=(kind,))])
+
+
+def test_a_placement_group_is_in_one_zone() -> None:
+    close = pool(types=("c6i.large",), options={"placement_group": "close"})
+    ec2.check("aws", PLAIN, [close])
+    with pytest.raises(ConfigError, match=r"^pool p\.one_zone: "):
+        ec2.check("aws", PLAIN, [replace(close, one_zone=False)])
 
 
 def test_a_pool_may_do_without_the_placement_group_of_its_site() -> None:
