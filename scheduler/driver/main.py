@@ -78,7 +78,6 @@ class Driver:
                 self._members.renew_leases()
                 self._members.expect(orders.nodes)
                 self._members.expect(node for order in orders.runs for node in order.nodes)
-                self._members.expect(orders.nodes)
                 await self._reconcile(orders)
                 if orders.end and not self._executions:
                     return
