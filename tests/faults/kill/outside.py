@@ -7,6 +7,7 @@ there is no capacity, it throttles, it lists new nodes late, it takes nodes back
 import random
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from scsched.cluster.provider import (
     NoCapacity,
     NodeState,
     Notice,
+    ProviderError,
     Refused,
     Seen,
     Throttled,
     Unreachable,
+    gang_of,
 )
 from scsched.db.session import Store
 from scsched.scheduler import presence
@@ -126,7 +129,11 @@ class OutsideProvider(Marks):
         self._chance = random.Random()  # noqa: S311 - for moods, not for secrets
 
     def launch(self, requests: Sequence[LaunchRequest]) -> tuple[Launched | Refused, ...]:
-        return tuple(self._launch(request) for request in requests)
+        gangs: defaultdict[str, list[LaunchRequest]] = defaultdict(list)
+        for request in requests:
+            gangs[gang_of(request.token)].append(request)
+        answers = {one.token: one for gang in gangs.values() for one in self._launch(gang)}
+        return tuple(answers[request.token] for request in requests)
 
     def list(self) -> tuple[Seen, ...]:
         super().list()
@@ -160,28 +167,42 @@ class OutsideProvider(Marks):
             if node.taken_at is not None
         )
 
-    def _launch(self, request: LaunchRequest) -> Launched | Refused:
-        self.journal.write(Kind.LAUNCH, token=request.token, word=request.pool.name)
+    def _launch(self, gang: Sequence[LaunchRequest]) -> Sequence[Launched | Refused]:
+        for one in gang:
+            self.journal.write(Kind.LAUNCH, token=one.token, word=one.pool.name)
         time.sleep(self._chance.uniform(0.0, self._moods.longest_launch_s))
-        answer = self._made(request)
+        answers = self._answers(gang)
         time.sleep(self._chance.uniform(0.0, self._moods.longest_launch_s))
-        said = answer.error.code if isinstance(answer, Refused) else "launched"
-        self.journal.write(Kind.ANSWER, token=request.token, word=said)
-        return answer
+        for answer in answers:
+            said = answer.error.code if isinstance(answer, Refused) else "launched"
+            self.journal.write(Kind.ANSWER, token=answer.token, word=said)
+        return answers
 
-    def _made(self, request: LaunchRequest) -> Launched | Refused:
-        token, moods = request.token, self._moods
-        drawn = self._chance.random()
+    def _answers(self, gang: Sequence[LaunchRequest]) -> Sequence[Launched | Refused]:
+        """All of the gang or none, unless its caller dies meanwhile."""
+        if (error := self._refusal(gang)) is not None:
+            return [Refused(one.token, error) for one in gang]
+        is_lost = self._chance.random() < self._moods.lost_reply
+        return [self._made(one, is_lost=is_lost) for one in gang]
+
+    def _refusal(self, gang: Sequence[LaunchRequest]) -> ProviderError | None:
+        drawn, moods = self._chance.random(), self._moods
         if drawn < moods.throttled:
-            return Refused(token, Throttled("too many calls", retry_after_s=0.2))
+            return Throttled("too many calls", retry_after_s=0.2)
+        if drawn >= moods.throttled + moods.no_capacity:
+            return None
+        if any(self._nodes.all("token = ?", one.token) for one in gang):
+            return None
+        return NoCapacity(f"pool {gang[0].pool.name}: nothing to give")
+
+    def _made(self, request: LaunchRequest, *, is_lost: bool) -> Launched | Refused:
+        token = request.token
         former = self._nodes.all("token = ?", token)
-        if not former and drawn < moods.throttled + moods.no_capacity:
-            return Refused(token, NoCapacity(f"pool {request.pool.name}: nothing to give"))
         node = former[0] if former else self._insert(request)
         if node.state(time.time()) is NodeState.TERMINATED:
             return Refused(token, BadRequest(f"{token}: its node has ended; use a new token"))
         self._join(request)
-        if self._chance.random() < moods.lost_reply:
+        if is_lost:
             return Refused(token, Unreachable(f"{token}: no answer to the launch; repeat it"))
         return Launched(token, node.provider_id)
 
