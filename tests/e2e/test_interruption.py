@@ -121,22 +121,25 @@ def test_a_classification_that_lost_a_node_grows_again_between_two_iterations(
     )
     schedule = f"{CLASSES}@it3:kill1"
     workflow = site.submit(document, project=tmp_path / "project", play_spot=schedule, exact="off")
-    wait_until(
-        "an iteration of the third run",
-        lambda: site.step(workflow, CLASSES),
-        lambda step: len(step["runs"]) == 3 and step["state"] == "RUNNING" and iteration_of(step),
-        sites.STEP_S,
-    )
-    first, narrow, wide = site.runs(workflow, CLASSES)
-    assert [run["nodes"] for run in (first, narrow, wide)] == [2, 1, 2]
+    try:
+        wait_until(
+            "an iteration of the third run",
+            lambda: site.step(workflow, CLASSES),
+            lambda step: len(step["runs"]) == 3 and bool(iteration_of(step)),
+            sites.STEP_S,
+        )
+        runs, events = site.runs(workflow, CLASSES), site.client.events(workflow=workflow)["items"]
+    finally:
+        site.client.act("cancel", str(workflow))
+        site.wait_for_step(workflow, CLASSES, "CANCELLED")
+    assert [run["nodes"] for run in runs] == [2, 1, 2]
+    _, narrow, wide = runs
     assert (narrow["end_reason"], narrow["iterations_lost"]) == ("PREEMPTED", 0)
-    events = site.client.events(workflow=workflow)["items"]
     (asked,) = [event["text"] for event in events if event["kind"] == "stop_after_asked"]
     assert "joins it: 2 nodes instead of 1, which saves about" in asked
     reached = int(narrow["resumed_from"] or 0) + narrow["iterations_done"]
-    assert f"asked to stop after iteration {reached}:" in asked
-    site.client.act("cancel", str(workflow))
-    site.wait_for_step(workflow, CLASSES, "CANCELLED")
+    assert int(asked.split("iteration ")[1].split(":")[0]) <= reached
+    assert wide["resumed_from"] is None or int(wide["resumed_from"]) == reached
 
 
 def nodes_of(site: Site, workflow: int) -> "list[schema.Node]":
