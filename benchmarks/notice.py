@@ -195,6 +195,8 @@ class Seen:
 
     def loss(self, who: str, began: datetime) -> Loss | None:
         """None until work goes on, and a replacement that was asked for is up."""
+        state = self.site.step(self.workflow, STEP)["state"]
+        assert state != "COMPLETED", "the step ended before its host went: give more --particles"
         said = [one for one in self._events() if _time(one["at"]) >= began]
 
         def first(*kinds: str, node: str | None = None) -> float | None:
