@@ -115,9 +115,9 @@ def test_an_iteration_that_fits_into_a_notice_is_finished_and_none_is_lost(
 def test_a_classification_that_lost_a_node_grows_again_between_two_iterations(
     site: Site, data: Path, tmp_path: Path
 ) -> None:
-    """It has so many iterations to go that a second node saves minutes."""
+    """It has so many iterations to go that a second node saves minutes, however quick they are."""
     document = boxes.document(
-        boxes.particles(data), boxes.classes_2d(iterations=500, numberOfMpi=3)
+        boxes.particles(data), boxes.classes_2d(iterations=5000, numberOfMpi=3)
     )
     schedule = f"{CLASSES}@it3:kill1"
     workflow = site.submit(document, project=tmp_path / "project", play_spot=schedule, exact="off")
