@@ -8,13 +8,15 @@ start of a program cannot be dropped by its children unless they clear their env
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 _PAUSE_S = 0.01
+_ENOUGH_PASSES = 20
+"""That find nothing, where others on the machine start and end programs all the time."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -79,24 +81,50 @@ class Table:
 
     def __init__(self) -> None:
         self._environs: dict[tuple[Process, int], dict[str, str]] = {}
+        self._dead: set[Process] = set()
+        self.missed = 0
+        """How many, in the last pass, had ended before they were read: each may have forked."""
 
     def environs(self, *, uid: int | None = None) -> dict[Process, dict[str, str]]:
         """The environment of every live process, of `uid` or of all that we may read."""
-        found: dict[Process, dict[str, str]] = {}
-        seen: dict[tuple[Process, int], dict[str, str]] = {}
-        for stat in _stats(uid):
-            key = (stat.process, stat.image)
-            environ = self._environs.get(key) or _environ(stat.process.pid)
-            if environ:
-                found[stat.process] = seen[key] = environ
-        self._environs = seen
-        return found
+        return dict(self._look(_pids(), uid))
 
     def find(self, tags: Mapping[str, str], *, uid: int | None = None) -> list[Process]:
         """Live processes that carry all `tags`, oldest first."""
-        environs = self.environs(uid=uid)
-        hits = [process for process, environ in environs.items() if tags.items() <= environ.items()]
+        hits = [process for process, environ in self._look(_pids(), uid) if _has(environ, tags)]
         return sorted(hits, key=lambda process: (process.start_ticks, process.pid))
+
+    def hunt(self, tags: Mapping[str, str], *, uid: int | None = None) -> Iterator[Process]:
+        """The same, each as soon as it is seen, the last made first: so one that forks is met."""
+        for process, environ in self._look(sorted(_pids(), reverse=True), uid):
+            if _has(environ, tags):
+                yield process
+
+    def _look(
+        self, pids: Sequence[int], uid: int | None
+    ) -> Iterator[tuple[Process, dict[str, str]]]:
+        seen: dict[tuple[Process, int], dict[str, str]] = {}
+        dead: set[Process] = set()
+        gone = 0
+        for pid in pids:
+            owned_by = uid if uid is None else owner(pid)
+            if owned_by != uid and owned_by is not None:
+                continue
+            stat = _stat(pid) if owned_by == uid else None
+            if stat is None:
+                gone += 1
+            elif stat.zombie:
+                dead.add(stat.process)
+            else:
+                key = (stat.process, stat.image)
+                environ = self._environs.get(key) or _environ(pid)
+                if environ:
+                    seen[key] = environ
+                    yield stat.process, environ
+                else:
+                    gone += not alive(stat.process)
+        self.missed = gone + len(dead - self._dead)
+        self._environs, self._dead = seen, dead
 
 
 def find(tags: Mapping[str, str], *, uid: int | None = None) -> list[Process]:
@@ -113,24 +141,32 @@ def kill_tagged(
 ) -> int:
     """SIGKILL every process with all `tags`, except pids in `spare`, until none is left.
 
-    A process may fork while we look, so it ends only after two passes in a row found none.
+    Parents first, as they would tell of their children's end. A process may fork while we look: it
+    ends after two passes in a row that found none and missed none, or after many that found none.
     Returns how many processes were killed.
 
     :raises TimeoutError: some are left after `timeout_s` (stuck in the kernel, or not ours).
     """
     table = Table()
-    killed: set[Process] = set()
-    clean = 0
+    first = [process for process in table.find(tags, uid=uid) if process.pid not in spare]
+    killed = {process for process in first if send(process, signal.SIGKILL)}
+    clean = empty = 0
     deadline = time.monotonic() + timeout_s
-    while clean < 2:
-        left = [process for process in table.find(tags, uid=uid) if process.pid not in spare]
-        killed.update(process for process in left if send(process, signal.SIGKILL))
-        clean = 0 if left else clean + 1
+    while clean < 2 and empty < _ENOUGH_PASSES:
+        left = []
+        for process in table.hunt(tags, uid=uid):
+            if process.pid not in spare:
+                left.append(process)
+                if send(process, signal.SIGKILL):
+                    killed.add(process)
+        empty = 0 if left else empty + 1
+        clean = 0 if left or table.missed else clean + 1
         if left and time.monotonic() > deadline:
             named = " ".join(f"{key}={value}" for key, value in tags.items())
             pids = ", ".join(str(process.pid) for process in left)
             raise TimeoutError(f"{named}: pid {pids} still there after {timeout_s:g} s of SIGKILL")
-        time.sleep(_PAUSE_S)
+        if not table.missed:
+            time.sleep(_PAUSE_S)
     return len(killed)
 
 
@@ -142,7 +178,7 @@ def runs(pid: int, word: str) -> bool:
 def descendants(pid: int) -> list[Process]:
     """Live children of `pid`, their children, and so on."""
     children: dict[int, list[_Stat]] = {}
-    for stat in _stats(None):
+    for stat in _stats():
         children.setdefault(stat.ppid, []).append(stat)
     found: list[Process] = []
     queue = [pid]
@@ -196,9 +232,13 @@ def _read(pid: int, name: str) -> bytes:
         os.close(file)
 
 
-def _stats(uid: int | None) -> Iterator[_Stat]:
+def _has(environ: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    return tags.items() <= environ.items()
+
+
+def _stats() -> Iterator[_Stat]:
     for pid in _pids():
-        stat = _stat(pid) if uid is None or owner(pid) == uid else None
+        stat = _stat(pid)
         if stat is not None and not stat.zombie:
             yield stat
 

@@ -4,10 +4,11 @@ The control group is also the truth about which processes belong to a host.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -61,7 +62,7 @@ class Cgroup:
         """Of all its processes; none when the group is gone."""
         found: set[int] = set()
         for path in self.procs():
-            with contextlib.suppress(FileNotFoundError):
+            with _maybe_gone():
                 found.update(int(word) for word in path.read_text().split())
         return sorted(found)
 
@@ -82,7 +83,7 @@ class Cgroup:
         path, word = ROOT / "freezer" / self.name / "freezer.state", "THAWED"
         if self.unified:
             path, word = ROOT / self.name / "cgroup.freeze", "0"
-        with contextlib.suppress(FileNotFoundError):
+        with _maybe_gone():
             path.write_text(word)
 
     def remove(self) -> None:
@@ -97,7 +98,7 @@ class Cgroup:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(POLL_S)
         for path in self._paths():
-            with contextlib.suppress(FileNotFoundError):
+            with _maybe_gone():
                 path.rmdir()
 
     def _paths(self) -> list[Path]:
@@ -113,6 +114,16 @@ def lacking() -> str:
         return f"cgroup controllers {sorted(missing)} are not enabled" if missing else ""
     missing = {one for one in CONTROLLERS if not os.access(ROOT / one, os.W_OK)}
     return f"no cgroup controllers {sorted(missing)}" if missing else ""
+
+
+@contextlib.contextmanager
+def _maybe_gone() -> Iterator[None]:
+    """A group that somebody removes has no such file, or, once it is open, no such device."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
 
 
 def _unified() -> bool:

@@ -108,13 +108,23 @@ def test_an_exec_is_seen_through_the_cache(token: str) -> None:
         child.kill()
 
 
-def test_a_pass_is_cheap() -> None:
+def test_an_environment_is_read_once(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = processes.Table()
-    table.environs()
-    start_s = time.process_time()
-    for _ in range(20):
-        table.environs()
-    assert (time.process_time() - start_s) / 20 < 0.05
+    read: list[int] = []
+    honest = processes._environ
+
+    def reading(pid: int) -> dict[str, str]:
+        read.append(pid)
+        return honest(pid)
+
+    monkeypatch.setattr(processes, "_environ", reading)
+    with start("sleep", "60", SCSCHED_RUN=token) as child:
+        wait_until(lambda: len(table.find({TAG: token})) == 1)
+        before = read.count(child.pid)
+        assert before >= 1
+        assert len(table.find({TAG: token})) == 1
+        assert read.count(child.pid) == before
+        child.kill()
 
 
 def test_descendants_are_found_without_tags() -> None:

@@ -75,10 +75,20 @@ class Lab:
         ).stdout
 
     def kill_drivers(self, at_most: int = 9) -> int:
-        """How many died."""
-        self.watch.look()
+        """How many died. Where the broker is dead, no driver comes after them."""
+        self.until(self._all_have_begun)
         found = list(self.watch.drivers.values())[:at_most]
         return sum(slay(one, self.site.journal, "dead man") for one in found)
+
+    def _all_have_begun(self) -> bool:
+        """Whether no driver is still on its way to its first line."""
+        self.watch.look()
+        tagged = {
+            process
+            for process, environ in processes.Table().environs().items()
+            if environ.get(tags.DEPLOYMENT) == self.deployment and tags.NODE_TOKEN not in environ
+        }
+        return tagged <= {one.process for one in self.watch.drivers.values()}
 
     def until(self, true: Callable[[], bool], within_s: float = SLACK_S) -> None:
         assert wait_until(true, within_s=within_s), [

@@ -7,6 +7,7 @@ import pytest
 from tests import postgres
 from tests.faults.kill import harness
 from tests.faults.kill.broker import Site
+from tests.faults.kill.ec2 import Ec2World
 from tests.faults.kill.judge import judge
 from tests.faults.kill.killer import Campaign
 from tests.faults.kill.reach import Reach, reach
@@ -108,6 +109,8 @@ def test_a_broker_without_tokens_is_caught() -> None:
     pytest.importorskip("moto")
     campaign = Campaign(kills=12, moments={"launch": 1}, strangers=0.0)
     with harness.site("ec2", mutant="no-tokens") as place:
+        assert isinstance(place.world, Ec2World)
+        place.world.box.fault(lost_reply=True, times=3)
         problems = judge(Record.of(harness.run(place, campaign)))
     assert "no_token_launches_twice" in problems
 
