@@ -18,9 +18,8 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -52,17 +51,11 @@ class EnrolError(ScschedError):
     code = "enrol"
 
 
-@dataclass(slots=True)
-class _Expected:
-    ticket: str
-    used: bool = False
-
-
 class Desk:
     """Hands out the keys of the workflow in `tls_dir`; belongs to the event loop's thread.
 
     async with Desk(tls_dir, host=address) as desk:
-        desk.expect("n17", ticket)
+        desk.expect({"n17": ticket})
     """
 
     def __init__(
@@ -78,7 +71,8 @@ class Desk:
         self._tls_dir = tls_dir
         self._host = host
         self._on_refused = on_refused
-        self._expected: dict[str, _Expected] = {}
+        self._expected: dict[str, str] = {}
+        self._used: set[str] = set()
         self._server: asyncio.Server | None = None
         self._connections = 0
         self._fingerprint = ""
@@ -118,16 +112,12 @@ class Desk:
         """By which nodes know this desk; see `provider.Desk`."""
         return self._fingerprint
 
-    def expect(self, name: str, ticket: str) -> None:
-        """Give the keys to the first who shows this ticket; saying it again changes nothing."""
-        before = self._expected.get(name)
-        if before is None or not hmac.compare_digest(before.ticket, ticket):
-            self._expected[name] = _Expected(ticket)
+    def expect(self, tickets: Mapping[str, str]) -> None:
+        """Give the keys to the first who shows the ticket of one of these nodes, by name.
 
-    def withdraw(self, name: str) -> None:
-        """The node is not to come any more: its ticket is worth nothing, whether used or not."""
-        if name in self._expected:
-            self._expected[name].used = True
+        All that are still to come: whoever is not named any more gets nothing.
+        """
+        self._expected = dict(tickets)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
@@ -152,12 +142,11 @@ class Desk:
         await writer.drain()
 
     def _judge(self, name: str, ticket: str, peer: str) -> dict[str, object]:
-        expected = self._expected.get(name)
-        if expected is None:
+        used, expected = ticket in self._used, self._expected.get(name)
+        if expected is None and not used:
             return {"answer": "unknown"}
-        right = hmac.compare_digest(expected.ticket.encode(), ticket.encode())
-        if not right or expected.used:
-            why = "was used before" if right else "is wrong"
+        if used or expected is None or not hmac.compare_digest(expected.encode(), ticket.encode()):
+            why = "was used before" if used else "is wrong"
             _log.error(
                 "refused keys to %s, which says that it is %s: its ticket %s", peer, name, why
             )
@@ -165,7 +154,7 @@ class Desk:
                 self._on_refused(name, peer)
             return {"answer": "refused", "why": f"its ticket {why}"}
         files = {file: (self._tls_dir / file).read_text() for file in tls.NODE_FILES}
-        expected.used = True  # before the answer goes: nobody can tell whether it arrives
+        self._used.add(ticket)  # before the answer goes: nobody can tell whether it arrives
         _log.info("gave the keys to node %s at %s", name, peer)
         return {"answer": "keys", "files": files}
 

@@ -117,18 +117,6 @@ def hello(
     return epoch is not None
 
 
-def seen(session: Session, beats: Iterable[tuple[int, str]], now: datetime) -> None:
-    """These (workflow, token) answered; no event. Beats of drivers given up are dropped."""
-    rows = [{"of": workflow_id, "by": token} for workflow_id, token in beats]
-    if rows:
-        session.execute(
-            update(workflows)
-            .where(workflows.c.id == bindparam("of"), workflows.c.driver_token == bindparam("by"))
-            .values(driver_seen_at=now),
-            rows,
-        )
-
-
 def silent(session: Session, workflow_id: int, epoch: int, why: str, now: datetime) -> None:
     """It lives and does not speak: it is about to be killed."""
     _tell(session, workflow_id, epoch, "driver_silent", f"the driver is silent: {why}", now)

@@ -102,11 +102,6 @@ _LIVE_OF = _ALL_LIVE.where(nodes.c.workflow_id == bindparam("of_workflow"))
 _OF_RUNS = select(*_COLUMNS).where(one_of_ids(nodes.c.run_id)).order_by(nodes.c.id)
 
 
-def requested(session: Session) -> list[NodeRec]:
-    """Intents that no launch was recorded for: call the provider, again under the same token."""
-    return _found(session, _LIVE, nodes.c.state == NodeState.REQUESTED)
-
-
 def live(session: Session, workflow_id: int | None = None) -> list[NodeRec]:
     """All that have not ended, intents included; of one workflow, or of all."""
     if workflow_id is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, select
 
 from scsched.db.batches import portions
 from scsched.db.charges import paid_for
@@ -59,11 +59,6 @@ def events_after(
         which.append(events.c.workflow_id == workflow_id)
     rows = session.execute(_EVENTS.where(*which).order_by(events.c.id).limit(limit))
     return [EventView(**row._mapping) for row in rows]
-
-
-def last_event(session: Session) -> int:
-    """The id of the newest event."""
-    return session.scalar(select(func.max(events.c.id))) or 0
 
 
 def last(session: Session, uid: int | None = None) -> int | None:

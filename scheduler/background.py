@@ -132,6 +132,7 @@ class Background:
     def listing(self) -> Listing:
         """The newest list and notices, of one moment.
 
+        :raises InProgress: the first one is awaited.
         :raises Unreachable: there is none, or it is too old.
         """
         self._start()

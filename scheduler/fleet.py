@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from scsched.cluster.pools import ANY, Candidate, Market, Pool
 from scsched.cluster.provider import (
+    InProgress,
     Launched,
     LaunchRequest,
     Notice,
@@ -132,6 +133,9 @@ class Fleet:
         for name, provider in self._providers.items():
             try:
                 found = self._look(provider)
+            except InProgress as exc:
+                silent[name] = f"provider {name} was just asked: {exc}"
+                continue
             except ProviderError as exc:
                 if name not in self._silent:
                     log.warning("provider %s does not answer: %s", name, exc)

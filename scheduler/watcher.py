@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from scsched.cluster.pools import Pool
-from scsched.cluster.provider import Notice, Price, Provider, ProviderError, Seen, Unreachable
+from scsched.cluster.provider import (
+    InProgress,
+    Notice,
+    Price,
+    Provider,
+    ProviderError,
+    Seen,
+    Unreachable,
+)
 from scsched.scheduler.limiter import Caller
 
 log = logging.getLogger("scsched.watcher")
@@ -75,8 +83,12 @@ class Watcher:
         self._poked.set()
 
     def fresh_enough(self) -> Listing:
-        """:raises Unreachable: there is none, or it is too old."""
+        """:raises InProgress: the first one is awaited.
+        :raises Unreachable: there is none, or it is too old.
+        """
         listing = self.listing
+        if not listing.number and listing.error is None:
+            raise InProgress("its first list of the nodes is awaited")
         if self._clock() - listing.at > self._every.stale_s:
             why = f": {listing.error}" if listing.error else ""
             raise Unreachable(f"there is no fresh list of the nodes{why}") from listing.error

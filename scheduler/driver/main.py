@@ -76,8 +76,8 @@ class Driver:
             orders = await self._beat()
             if orders is not None:
                 self._members.renew_leases()
-                self._members.expect(orders.nodes)
-                self._members.expect(node for order in orders.runs for node in order.nodes)
+                of_runs = (node for order in orders.runs for node in order.nodes)
+                self._members.expect([*orders.nodes, *of_runs])
                 await self._reconcile(orders)
                 if orders.end and not self._executions:
                     return

@@ -42,10 +42,11 @@ class Members:
         self._renewing: asyncio.Task[None] | None = None
 
     def expect(self, nodes: Iterable[NodeOrder]) -> None:
-        """Let these nodes fetch their keys, each once."""
-        for node in nodes:
-            if self._desk is not None and node.ticket:
-                self._desk.expect(node.name, node.ticket)
+        """Let these nodes fetch their keys, each once, and nobody else."""
+        if self._desk is not None:
+            self._desk.expect(
+                {node.name: node.ticket for node in nodes if node.ticket and not node.gone}
+            )
 
     def renew_leases(self) -> None:
         """The broker has answered, so its nodes may live on. Does not wait for them."""

@@ -91,8 +91,8 @@ class FarBench:
         """Start the hosts, and wait until their nodes have joined."""
         requests = self.requests(count)
         script = self.script(requests, program)
-        for index, request in enumerate(requests):
-            self.desk.expect(request.name, request.ticket)
+        self.desk.expect({one.name: one.ticket for one in requests})
+        for index in range(count):
             await asyncio.to_thread(self.hosts.start, index, script, HOST_INDEX=str(index))
         names = [request.name for request in requests]
         try:

@@ -45,7 +45,7 @@ async def fetch(desk: Desk, into: Path, ticket: str = TICKET, **changes: str) ->
 
 def test_a_node_gets_what_a_worker_needs_and_no_more(keys: Path, tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        desk.expect("n1", TICKET)
+        desk.expect({"n1": TICKET})
         await fetch(desk, tmp_path / "mine")
 
     assert at_desk(keys, scenario) == []
@@ -63,9 +63,9 @@ def test_a_node_gets_what_a_worker_needs_and_no_more(keys: Path, tmp_path: Path)
 
 def test_a_ticket_is_worth_one_fetch(keys: Path, tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        desk.expect("n1", TICKET)
+        desk.expect({"n1": TICKET})
         await fetch(desk, tmp_path / "thief")
-        desk.expect("n1", TICKET)
+        desk.expect({"n1": TICKET})
         with pytest.raises(EnrolError, match="refuses it: its ticket was used before"):
             await fetch(desk, tmp_path / "mine")
 
@@ -75,7 +75,7 @@ def test_a_ticket_is_worth_one_fetch(keys: Path, tmp_path: Path) -> None:
 
 def test_two_at_once_do_not_both_get_the_keys(keys: Path, tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        desk.expect("n1", TICKET)
+        desk.expect({"n1": TICKET})
         tries = [fetch(desk, tmp_path / f"k{k}") for k in range(8)]
         ends = await asyncio.gather(*tries, return_exceptions=True)
         assert len([end for end in ends if end is None]) == 1
@@ -83,23 +83,37 @@ def test_two_at_once_do_not_both_get_the_keys(keys: Path, tmp_path: Path) -> Non
     assert len(at_desk(keys, scenario)) == 7
 
 
-def test_a_wrong_or_withdrawn_ticket_is_refused_at_once(keys: Path, tmp_path: Path) -> None:
+def test_a_wrong_ticket_is_refused_at_once(keys: Path, tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        desk.expect("n1", TICKET)
+        desk.expect({"n1": TICKET})
         with pytest.raises(EnrolError, match="its ticket is wrong"):
             await fetch(desk, tmp_path / "mine", secrets.token_hex(32))
-        desk.withdraw("n1")
-        with pytest.raises(EnrolError, match="used before"):
-            await fetch(desk, tmp_path / "mine")
 
-    assert len(at_desk(keys, scenario)) == 2
+    assert len(at_desk(keys, scenario)) == 1
+
+
+def test_a_node_that_is_not_to_come_any_more_gets_nothing(keys: Path, tmp_path: Path) -> None:
+    """Nor does who has read its ticket; and it may be expected again."""
+
+    async def scenario(desk: Desk) -> None:
+        desk.expect({"n1": TICKET})
+        desk.expect({})
+        with pytest.raises(EnrolError, match="does not expect this node"):
+            await fetch(desk, tmp_path / "mine")
+        desk.expect({"n1": TICKET})
+        await fetch(desk, tmp_path / "mine")
+        desk.expect({})
+        with pytest.raises(EnrolError, match="used before"):
+            await fetch(desk, tmp_path / "thief")
+
+    assert len(at_desk(keys, scenario)) == 1
 
 
 def test_a_node_waits_for_its_order_to_arrive(keys: Path, tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         with pytest.raises(EnrolError, match="does not expect this node"):
             await fetch(desk, tmp_path / "early")
-        asyncio.get_running_loop().call_later(0.5, desk.expect, "n1", TICKET)
+        asyncio.get_running_loop().call_later(0.5, desk.expect, {"n1": TICKET})
         await fetch(desk, tmp_path / "mine")
 
     assert at_desk(keys, scenario) == []
@@ -108,7 +122,7 @@ def test_a_node_waits_for_its_order_to_arrive(keys: Path, tmp_path: Path) -> Non
 
 def test_another_desk_hears_no_ticket(keys: Path, tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        desk.expect("n1", TICKET)
+        desk.expect({"n1": TICKET})
         with pytest.raises(EnrolError, match="is not its desk"):
             await fetch(desk, tmp_path / "mine", fingerprint="00" * 32)
         await fetch(desk, tmp_path / "mine")  # it was not used
@@ -143,7 +157,7 @@ def test_noise_at_the_desk_does_not_keep_it_from_serving(keys: Path, tmp_path: P
             return connection.recv(1000)
 
     async def scenario(desk: Desk) -> None:
-        desk.expect("n1", TICKET)
+        desk.expect({"n1": TICKET})
         assert await asyncio.to_thread(noise, desk.address, b"x" * 100_000 + b"\n") == b""
         assert await asyncio.to_thread(noise, desk.address, b"[" * 4000 + b"\n") == b""
         assert await asyncio.to_thread(noise, desk.address, b"[1]\n") == b""

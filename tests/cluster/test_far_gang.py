@@ -129,7 +129,7 @@ def test_relion_refines_over_two_hosts_until_one_of_them_vanishes(tmp_path: Path
 def test_the_stolen_ticket_is_seen_and_the_node_ends(tmp_path: Path) -> None:
     async def scenario(bench: FarBench) -> None:
         (request,) = bench.requests(1)
-        bench.desk.expect(request.name, request.ticket)
+        bench.desk.expect({request.name: request.ticket})
         place = Desk(bench.desk.address, bench.desk.fingerprint)
         stolen = tmp_path / "stolen"
         await asyncio.to_thread(fetch, place, request.name, request.ticket, stolen, timeout_s=5.0)

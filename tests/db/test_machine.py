@@ -143,8 +143,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def nodes_boot(self) -> None:
         with self.store.write() as session:
-            for node in nodes.requested(session):
-                nodes.launched(session, [(node.id, f"i-{node.id}")], self.now)
+            for node in _requested(session):
+                known = nodes.launched(session, [(node.id, f"i-{node.id}")], self.now)
+                REACHED["node launch"] += bool(known)
                 REACHED["node up"] += bool(nodes.up(session, [node.id], self.now))
 
     @rule(which=some, verb=st.sampled_from(sorted(NODE_VERBS)))
@@ -152,7 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.store.write() as session:
             known = session.scalars(select(tables.nodes.c.id)).all()
             if which % 4:  # mostly one that it is news to
-                fitting = nodes.requested(session) if verb == "launch" else nodes.live(session)
+                fitting = _requested(session) if verb == "launch" else nodes.live(session)
                 known = [node.id for node in fitting]
             if not known:
                 return
@@ -207,6 +208,11 @@ class StoreMachine(RuleBasedStateMachine):
             check_story(session)
             for workflow_id in self.workflows[-2:]:
                 check_end(session, workflow_id, self.now)
+
+
+def _requested(session: Session) -> list[nodes.NodeRec]:
+    """Intents that no launch was recorded for."""
+    return [node for node in nodes.live(session) if node.state is NodeState.REQUESTED]
 
 
 def check_steps(session: Session) -> None:

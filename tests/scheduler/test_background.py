@@ -131,7 +131,7 @@ def listed(background: Background) -> Background:
     """Wait for its first listing."""
 
     def there() -> bool:
-        with suppress(Unreachable):
+        with suppress(InProgress, Unreachable):
             background.list()
         return background.number > 0
 
@@ -223,8 +223,12 @@ def test_a_listing_never_blocks_and_is_the_newest(make: Make, cloud: Slow) -> No
 
 def test_before_the_first_listing_nothing_is_known(make: Make, cloud: Slow) -> None:
     cloud.gate.clear()
-    with pytest.raises(Unreachable, match="no fresh list"):
+    with pytest.raises(InProgress, match="first list"):
         make().list()
+    fleet = Fleet([pool()], {"fake": make()})
+    assert fleet.census().silent == {"fake"}
+    (hold,) = fleet.holds(NOW).values()
+    assert hold.sentence == "provider fake was just asked: its first list of the nodes is awaited"
 
 
 def test_an_old_listing_says_nothing_any_more(make: Make, cloud: Slow, clock: Clock) -> None:

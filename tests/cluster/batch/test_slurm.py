@@ -263,8 +263,7 @@ def on_desk(scenario: Callable[..., object], requests: list[LaunchRequest], fold
 
     async def main() -> None:
         async with start_scheduler(folder / "tls") as cluster, Desk(folder / "tls") as desk:
-            for request in requests:
-                desk.expect(request.name, request.ticket)
+            desk.expect({one.name: one.ticket for one in requests})
             place = provider.Desk(desk.address, desk.fingerprint)
             join = replace(requests[0].join, scheduler_address=cluster.address, desk=place)
             await scenario(cluster, [replace(r, join=join) for r in requests])  # type: ignore[misc]
