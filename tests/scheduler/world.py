@@ -386,11 +386,16 @@ class World:
             getattr(queue, verb)(session, ids.values(), self.now, UID)
             settle(session, {workflow}, self.now)
 
+    def up(self) -> list[str]:
+        """Tokens of the nodes that run, in the order of their launch."""
+        up = self.cloud.up()
+        return [token for token in self.cloud.nodes if token in up]
+
     def answering(self, driver: PlayedDriver) -> dict[str, str]:
         """Tokens of the nodes whose worker has joined this very driver, by name."""
         return {
             self.cloud.requests[token].name: token
-            for token in self.cloud.up()
+            for token in self.up()
             if self.cloud.requests[token].join.scheduler_address == driver.address
             and self.boots(token)
         }
