@@ -21,6 +21,7 @@ demo:
 campaign:
 	.tools/bin/uv sync --frozen --quiet --extra dev --extra campaign
 	.venv/bin/python -m pytest -m campaign
+	.venv/bin/python -m pytest -m "hypothesis and not campaign" --hypothesis-profile=searching
 
 lock:
 	.tools/bin/uv lock
