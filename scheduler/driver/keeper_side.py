@@ -15,7 +15,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -40,13 +39,14 @@ def _beside(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-checks = _beside("keeper_checks")
 files = _beside("keeper_files")
+_beside("keeper_checks")
+results = _beside("keeper_outputs")
 
 # ---- the project -----------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ def prepare(
         files.replace_by_copy(Path(opened.dbPath), Path(prot.getDbPath()))
         prot.lastUpdateTimeStamp.set(getFileLastModificationDate(prot.getDbPath()))
         opened.mapper.store(prot)
-        return _command(opened.path, prot) | {"inputs": _inputs(prot)}
+        return _command(opened.path, prot) | {"inputs": results.inputs_of(prot)}
 
 
 def finish(project: str, protocol: int) -> Json:
@@ -190,12 +190,12 @@ def finish(project: str, protocol: int) -> Json:
     with _opened(project) as opened:
         prot = _protocol(opened, protocol)
         _absorb(opened, prot)
-        outputs = [_output(name, value, prot) for name, value in prot.iterOutputAttributes()]
+        outputs = [results.output(name, value, prot) for name, value in prot.iterOutputAttributes()]
         return {
             "status": prot.getStatus(),
-            "error": _error(prot),
+            "error": results.error(prot),
             "outputs": outputs,
-            "problems": _problems(prot, outputs),
+            "problems": results.problems(prot, outputs),
             "summary": "; ".join(f"{row['name']}: {row['text']}" for row in outputs),
         }
 
@@ -222,7 +222,7 @@ def fail(project: str, protocol: int, message: str, aborted: bool = False) -> Js
 def inputs(project: str, protocol: int) -> Json:
     """What the protocol will read, as far as its parents have made it."""
     with _opened(project) as opened:
-        return {"inputs": _inputs(_protocol(opened, protocol))}
+        return {"inputs": results.inputs_of(_protocol(opened, protocol))}
 
 
 def _protocol(project: Any, object_id: int) -> Any:
@@ -298,110 +298,6 @@ def _command(project: str, prot: Any) -> Json:
     }
 
 
-# ---- inputs and outputs ----------------------------------------------------------------------
-
-
-def _inputs(prot: Any) -> Json:
-    values = [(name, pointer.get()) for name, pointer in prot.iterInputAttributes()]
-    rows = [{"name": name, **_facts(value)} for name, value in values if value is not None]
-    particles = [row for row in rows if row["class"] == "SetOfParticles"]
-    maps = [row for row in rows if row["class"] in ("Volume", "VolumeMask")]
-    sized = [row for row in [*particles, *maps] if row["dims"]]
-    return {
-        "rows": rows,
-        "particles": particles[0]["items"] if particles else None,
-        "box_px": sized[0]["dims"][0] if sized else None,
-        "sampling_a": next((row["sampling_a"] for row in rows if row["sampling_a"]), None),
-    }
-
-
-def _facts(value: Any) -> Json:
-    return {
-        "class": value.getClassName(),
-        "items": _quiet(lambda: int(value.getSize())),
-        "dims": _quiet(lambda: [int(side) for side in value.getDim()]),
-        "sampling_a": _quiet(lambda: float(value.getSamplingRate())),
-    }
-
-
-def _output(name: str, value: Any, prot: Any) -> Json:
-    row = {"name": name, **_facts(value), "text": _quiet(lambda: str(value)) or ""}
-    try:
-        row["problem"] = _missing(value, prot.getWorkingDir())
-    except (OSError, sqlite3.Error, ValueError) as exc:
-        row["problem"] = f"{type(exc).__name__}: {exc}"
-    _quiet(lambda: value.close())  # not every output has it
-    return row
-
-
-def _missing(value: Any, own: str) -> str:
-    """What of this output is not on disk as its object says; empty: all is there."""
-    file = value.getFileName() if hasattr(value, "getFileName") else ""
-    if not file:
-        return ""
-    if hasattr(value, "getSize"):
-        return str(checks.set_problem(Path(file), value.getSize(), f"{own}/"))
-    halves = value.getHalfMaps() if hasattr(value, "getHalfMaps") else ""
-    files = [file, *filter(None, (halves or "").split(","))]
-    return next(filter(None, map(checks.image_problem, files)), "")
-
-
-CLASSIFICATIONS = ("ProtRelionClassify2D", "ProtRelionClassify3D")
-
-
-def _problems(prot: Any, outputs: list[Json]) -> list[str]:
-    """Why the protocol is not well finished though its status says so."""
-    found = [f"{row['name']}: {row['problem']}" for row in outputs if row["problem"]]
-    if found or not prot.isFinished():
-        return found
-    if not outputs and prot.getPossibleOutputs():
-        return ["it finished without any output"]
-    if prot.getClassName() in (*CLASSIFICATIONS, "ProtRelionRefine3D"):
-        return _lost_particles(prot, outputs) + _stale(prot, outputs)
-    return []
-
-
-def _lost_particles(prot: Any, outputs: list[Json]) -> list[str]:
-    """These protocols neither lose nor add a particle."""
-    wanted = _inputs(prot)["particles"]
-    found = []
-    for row in outputs:
-        items = row["items"]
-        if row["class"].startswith("SetOfClasses"):
-            items = checks.members(Path(getattr(prot, row["name"]).getFileName()))
-        elif row["class"] != "SetOfParticles":
-            continue
-        if None not in (wanted, items) and items != wanted:
-            found.append(f"{row['name']}: {items} particles came out, {wanted} went in")
-    return found
-
-
-def _stale(prot: Any, outputs: list[Json]) -> list[str]:
-    """Scipion takes the highest iteration it sees, also one left by an attempt that was killed."""
-    if prot.getClassName() not in CLASSIFICATIONS or prot.doContinue or _by_gradient(prot):
-        return []
-    last = prot.numberOfIterations.get()
-    found = []
-    for row in outputs:
-        if row["class"].startswith("SetOfClasses"):
-            seen = checks.iterations(Path(getattr(prot, row["name"]).getFileName()))
-            if seen and seen != {last}:
-                found.append(f"{row['name']}: from iteration {max(seen)} of {last}")
-    return found
-
-
-def _by_gradient(prot: Any) -> bool:
-    return bool(_quiet(lambda: prot.useGradientAlg.get()))
-
-
-def _error(prot: Any) -> str:
-    if prot.isFinished():
-        return ""
-    if prot.isActive():
-        return f"its process ended while the protocol was {prot.getStatus()}"
-    return prot.getErrorMessage() or f"the protocol is {prot.getStatus()}"
-
-
 # ---- the line protocol -----------------------------------------------------------------------
 
 _ALL: tuple[Callable[..., Json], ...] = (*(hello, create, prepare, finish, fail, inputs),)
@@ -450,13 +346,6 @@ def _write_whole(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     fresh.replace(path)
-
-
-def _quiet(function: Callable[[], Any]) -> Any:
-    try:
-        return function()
-    except Exception:
-        return None
 
 
 if __name__ == "__main__":
