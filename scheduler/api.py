@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from scsched.db import queries
 from scsched.db.session import Store
 from scsched.scheduler import answers, config, steering
+from scsched.scheduler.body_limit import BodyLimit
 from scsched.scheduler.config import Settings
 from scsched.scheduler.desk import Desk
 from scsched.scheduler.intake import Submission
@@ -77,6 +78,7 @@ def make_app(settings: Settings, store: Store, services: Services, ticker: Ticke
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _refused)
+    app.add_middleware(BodyLimit)
 
     @app.get("/v1/ping")
     def ping(_: Caller) -> Json:
