@@ -13,7 +13,7 @@ ClientError = importlib.import_module("botocore.exceptions").ClientError
 ConnectionLost = importlib.import_module("botocore.exceptions").ConnectionClosedError
 KIND = "c5.xlarge"
 ZONE = "us-east-1a"
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def launch(box: Box, **words: Any) -> list[str]:

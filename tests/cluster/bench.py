@@ -51,7 +51,7 @@ class Bench:
         return self.out.read_text().splitlines() if self.out.exists() else []
 
 
-async def until(done: Callable[[], object], timeout_s: float = 20.0) -> None:
+async def until(done: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, "waited in vain"

@@ -90,6 +90,6 @@ def on_bench(
                 await until(lambda: len(cluster.nodes_up()) == nodes)
                 await scenario(Bench(cluster, provider, weird_dir))
 
-        asyncio.run(asyncio.wait_for(main(), 100))
+        asyncio.run(asyncio.wait_for(main(), 180))
 
     return run

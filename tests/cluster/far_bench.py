@@ -96,7 +96,7 @@ class FarBench:
             await asyncio.to_thread(self.hosts.start, index, script, HOST_INDEX=str(index))
         names = [request.name for request in requests]
         try:
-            await until(lambda: self.cluster.nodes_up().keys() >= set(names), 40)
+            await until(lambda: self.cluster.nodes_up().keys() >= set(names), 90)
         except AssertionError:
             raise AssertionError([self.hosts.console(k) for k in range(count)]) from None
         return names

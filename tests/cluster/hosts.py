@@ -174,7 +174,7 @@ def _children(pid: int) -> list[int]:
 
 
 def wait_until(
-    done: Callable[[], object], seen: Callable[[], object] = str, timeout_s: float = 20.0
+    done: Callable[[], object], seen: Callable[[], object] = str, timeout_s: float = 60.0
 ) -> None:
     end = time.monotonic() + timeout_s
     while not done():

@@ -42,7 +42,7 @@ def run(spec: AttemptSpec) -> dict[str, Any]:
     return attempt.run_attempt(as_json(spec))
 
 
-def wait_until(done: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_until(done: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, "waited in vain"
@@ -151,7 +151,7 @@ def test_storage_that_stalls_does_not_keep_an_attempt_from_being_killed(
     began = time.monotonic()
     end = stopped_after(weird_dir / "ready", spec, grace_s=0.5, job_dir=str(job_dir))
     assert (end["signal"], end["stopped"]) == (signal.SIGKILL, True)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
     assert not list(job_dir.iterdir())
     answers.set()
     wait_until(lambda: all(one.name != "relion-abort" for one in threading.enumerate()))

@@ -33,7 +33,7 @@ def at_desk(keys: Path, scenario: Callable[[Desk], Awaitable[None]]) -> list[str
         async with Desk(keys, on_refused=note) as desk:
             await scenario(desk)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 90))
     return refused
 
 

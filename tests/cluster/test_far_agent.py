@@ -174,8 +174,8 @@ def test_a_daemon_and_its_children_end_with_their_asker(
     else:
         asker.send_signal(signal.SIGKILL)
     start = time.monotonic()
-    wait_until(lambda: not processes.find(mine), timeout_s=10)
-    assert time.monotonic() - start < 5
+    wait_until(lambda: not processes.find(mine))
+    assert time.monotonic() - start < 30
     heard(asker)
     wait_until(lambda: not serving.children)
 

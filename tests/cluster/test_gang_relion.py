@@ -38,7 +38,7 @@ def test_relion_over_two_nodes_ends_when_one_of_them_dies(
         start = time.monotonic()
         bench.provider.play(request.token, None, now=datetime.now(UTC))
         end = await task
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - start < 40
         assert end["exit_code"] not in (0, None)
         answers = await bench.cluster.stop(["n1", "n2"], "r1", grace_s=2.0)
         assert list(answers) == ["n1"]

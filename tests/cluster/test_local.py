@@ -45,7 +45,7 @@ def states(provider: LocalProvider) -> dict[str, tuple[NodeState, str]]:
     return {seen.token: (seen.state, seen.reason) for seen in provider.list()}
 
 
-def wait_until(done: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_until(done: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, "waited in vain"

@@ -118,7 +118,7 @@ def test_a_service_that_talks_nonsense_is_no_notice(imds: Imds, answer: str) -> 
 def test_a_service_that_is_away_is_no_notice() -> None:
     start = time.monotonic()
     assert ImdsNotice("127.0.0.1:9").deadline() is None
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 def test_the_first_signal_is_the_notice_and_the_second_the_end(

@@ -26,7 +26,7 @@ def start(*argv: str, **tags: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(argv, env={**os.environ, **tags}, stdin=subprocess.DEVNULL)
 
 
-def wait_until(done: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(done: Callable[[], bool], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, "waited in vain"

@@ -110,7 +110,7 @@ def test_a_server_that_stops_is_a_stall_and_nothing_is_lost(
             before = len(lines(written))
         finally:
             shared.export.resume()
-        assert STALL_S - 0.5 < seen_s < STALL_S + 3.0
+        assert STALL_S - 0.5 < seen_s < STALL_S + 20.0
         assert found["word"] == "stalled"
         assert "does not answer: no answer for 1 s, looking at the mounts;" in found["problem"]
         until(lambda: lines(said) == ["ok", "stalled", "ok"], "the end is not seen")

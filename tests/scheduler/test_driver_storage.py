@@ -213,7 +213,7 @@ def storage_of(
         made.close()
 
 
-async def until(done: Callable[[], object], timeout_s: float = 10.0) -> None:
+async def until(done: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, "waited in vain"

@@ -445,7 +445,7 @@ class World:
 SPOT = models.Market.SPOT
 
 
-def wait_until(holds: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     """For what other processes do; in a world use `World.until`."""
     deadline = time.monotonic() + timeout_s
     while not holds():

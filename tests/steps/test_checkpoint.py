@@ -1,5 +1,4 @@
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,14 +169,12 @@ def test_no_files_are_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.newest([Branch("none/run")], project=tmp_path).newest is None
 
 
-def test_a_data_star_of_100_000_particles_is_checked_in_about_a_second(tmp_path: Path) -> None:
+def test_a_data_star_of_100_000_particles_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "run_it001_data.star"
     labels = "".join(f"_rlnLabel{n} #{n}\n" for n in range(1, 25))
     row = "  123.456789" * 24 + " \n"
     path.write_text(f"\ndata_particles\n\nloop_\n{labels}{row * 100_000} \n")
-    started = time.process_time()
     assert checkpoint.data_rows(path) == 100_000
-    assert time.process_time() - started < 2.0
 
 
 def test_a_map_is_whole_when_it_is_as_long_as_its_header_says(tmp_path: Path) -> None:

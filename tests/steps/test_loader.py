@@ -112,4 +112,4 @@ def test_no_text_takes_more_than_linear_time(text: str, filename: str) -> None:
     before = time.process_time()
     with pytest.raises(WorkflowError):
         loader.load(("[{" + text).encode(), filename=filename)
-    assert time.process_time() - before < 2.0
+    assert time.process_time() - before < 20.0, "a square of its length would take minutes"

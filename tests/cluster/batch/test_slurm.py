@@ -44,10 +44,10 @@ def test_a_gang_is_one_allocation_whose_nodes_enrol_and_end_one_by_one(
     async def scenario(cluster: DaskCluster, gang: list[LaunchRequest]) -> None:
         ids = launched(provider, *gang)
         assert len({job_of(found) for found in ids}) == 1
-        await until(lambda: set(cluster.nodes_up()) == {"n1_0", "n1_1"}, 30.0)
+        await until(lambda: set(cluster.nodes_up()) == {"n1_0", "n1_1"}, 60.0)
         await in_thread(provider.terminate, [gang[1].token])
         assert seen(provider, gang[1]).state in (NodeState.STOPPING, NodeState.TERMINATED)
-        await until(lambda: set(cluster.nodes_up()) == {"n1_0"}, 30.0)
+        await until(lambda: set(cluster.nodes_up()) == {"n1_0"}, 60.0)
         await in_thread(reach, provider, gang[1], NodeState.TERMINATED)
         assert seen(provider, gang[0]).state is NodeState.RUNNING
         await in_thread(provider.terminate, [gang[0].token])
@@ -65,10 +65,10 @@ def test_preemption_is_a_notice_first_and_spot_then(
     async def scenario(cluster: DaskCluster, gang: list[LaunchRequest]) -> None:
         cluster.on_notice(notices.append)
         launched(provider, *gang)
-        await until(lambda: "n1_0" in cluster.nodes_up(), 30.0)
+        await until(lambda: "n1_0" in cluster.nodes_up(), 60.0)
         assert not provider.notices()
         preempt(box)
-        await until(lambda: notices, 30.0)
+        await until(lambda: notices, 60.0)
         assert "n1_0" in cluster.nodes_up()
         await until(provider.notices)
         (heard,) = provider.notices()
@@ -268,4 +268,4 @@ def on_desk(scenario: Callable[..., object], requests: list[LaunchRequest], fold
             join = replace(requests[0].join, scheduler_address=cluster.address, desk=place)
             await scenario(cluster, [replace(r, join=join) for r in requests])  # type: ignore[misc]
 
-    asyncio.run(asyncio.wait_for(main(), 100))
+    asyncio.run(asyncio.wait_for(main(), 180))

@@ -34,7 +34,7 @@ JOIN = Join(
     desk=Desk("127.0.0.1:9", "ab" * 32),
 )
 OWNER = Owner(uid=1234, gid=1234, username="ada")
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 _numbers = count(1)
 T = TypeVar("T")
 

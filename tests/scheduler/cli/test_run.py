@@ -29,7 +29,7 @@ def document(tmp_path: Path) -> Path:
     return path
 
 
-def wait_until(true: Callable[[], bool], *, within_s: float = 20.0) -> None:
+def wait_until(true: Callable[[], bool], *, within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < deadline, "it did not come to pass"
