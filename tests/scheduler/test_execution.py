@@ -13,10 +13,12 @@ import pytest
 
 from scsched.cluster.dask_cluster import DaskCluster, NodeLost
 from scsched.scheduler.driver import execution as executions
+from scsched.scheduler.driver import watch, watchdog
 from scsched.scheduler.driver.execution import Execution
 from scsched.scheduler.driver.keeper import Finished, Inputs, KeeperError, Prepared
 from scsched.scheduler.driver.members import Members
 from scsched.scheduler.driver.project import Project
+from scsched.scheduler.driver.watch import Look, Watcher
 from scsched.scheduler.protocol import EndReport, Hint, NodeOrder, Phase, RunOrder
 
 ENDED_WELL = {"exit_code": 0, "signal": None, "timed_out": False, "oom": False}
@@ -237,5 +239,68 @@ def test_words_too_long_or_with_zero_bytes_are_no_obstacle(tmp_path: Path) -> No
         end = await scene.end()
         assert end.hint is Hint.NODE_LOST
         assert end.detail.endswith("xend")
+
+    asyncio.run(scenario())
+
+
+# ---- the watch --------------------------------------------------------------------------------
+
+
+def unreadable(_: object) -> Look:
+    raise OSError(116, "Stale file handle")
+
+
+def test_a_run_of_which_nothing_can_be_read_is_ended_as_stalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Watcher, "look", unreadable)
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.01)
+
+    async def scenario() -> None:
+        scene = Scene(tmp_path, stall_s=0.2)
+        assert (await scene.end()).hint is Hint.STALLED
+
+    asyncio.run(scenario())
+    assert caplog.text.count("Stale file handle") == 1, "not at every look"
+
+
+def test_a_look_that_failed_once_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notice's order to stop after an iteration is obeyed all the same."""
+    looks: list[Callable[[], Look]] = [
+        lambda: unreadable(None),
+        lambda: Look(grew=True, progress={"checkpoint": 3}),
+    ]
+    answers: list[Callable[[], bool]] = [lambda: bool(unreadable(None)), lambda: True]
+    monkeypatch.setattr(Watcher, "look", lambda _: (looks.pop(0) if looks[1:] else looks[0])())
+    monkeypatch.setattr(
+        Watcher, "certified", lambda *_: (answers.pop(0) if answers[1:] else answers[0])()
+    )
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.01)
+
+    async def scenario() -> None:
+        scene = Scene(tmp_path, stop_after=3)
+        end = await scene.end()
+        assert (end.hint, end.iterations_lost) == (Hint.STOPPED, 0)
+        assert end.detail == "stopped after iteration 3, which is whole"
+
+    asyncio.run(scenario())
+
+
+def test_a_last_look_that_fails_does_not_spoil_a_run_that_ended_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watcher, "look", unreadable)
+    monkeypatch.setattr(watch, "output_problem", lambda *_: "")
+    monkeypatch.setattr(watch, "iterations", lambda *_: unreadable(None))
+
+    async def scenario() -> None:
+        scene = Scene(tmp_path)
+        await scene.until(lambda: scene.execution.report().phase is Phase.RUNNING)
+        scene.nodes.end.set_result(ENDED_WELL)
+        end = await scene.end()
+        assert (end.hint, end.detail) == (Hint.COMPLETED, "16 particles")
+        assert scene.nodes.stopped
 
     asyncio.run(scenario())
