@@ -11,7 +11,7 @@ from scsched.cluster.dask_cluster import DaskCluster, NodeLost
 from scsched.scheduler.driver import watch
 from scsched.scheduler.driver.gangcheck import GangCheck
 from scsched.scheduler.driver.halt import Halt
-from scsched.scheduler.driver.keeper import KeeperError, Prepared
+from scsched.scheduler.driver.keeper import KeeperError, KeeperLost, Prepared
 from scsched.scheduler.driver.members import Gathered, Members
 from scsched.scheduler.driver.outcome import Outcome, Trace, end_of
 from scsched.scheduler.driver.project import Project
@@ -171,9 +171,11 @@ class Execution:
         await asyncio.wait({asyncio.ensure_future(removing)}, timeout=SWEEP_S)
 
     async def _carried_out(self) -> EndReport:
-        """:raises NodeLost: it failed where the storage is gone; elsewhere it may do well."""
+        """:raises NodeLost: no fault of the program; elsewhere or later it may do well."""
         try:
             end = await self._carry_out()
+        except KeeperLost as exc:  # its program may have done well
+            raise NodeLost(str(exc)) from exc
         except (KeeperError, OSError) as exc:
             end = end_of(Hint.FAILED, str(exc))
         if end.hint is Hint.FAILED and not self._trace.stopping:
