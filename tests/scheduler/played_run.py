@@ -15,6 +15,7 @@ from scsched.scheduler.driver.keeper import (
 )
 from scsched.scheduler.driver.members import Members
 from scsched.scheduler.driver.project import Project
+from scsched.scheduler.driver.storage import ProjectStorage
 from scsched.scheduler.protocol import EndReport, NodeOrder, Phase, RunOrder
 
 ENDED_WELL = {"exit_code": 0, "signal": None, "timed_out": False, "oom": False}
@@ -94,7 +95,9 @@ class PlayedProject:
 class Scene:
     """One run and all that is around it."""
 
-    def __init__(self, folder: Path, **order: Any) -> None:
+    def __init__(
+        self, folder: Path, *, storage: ProjectStorage | None = None, **order: Any
+    ) -> None:
         self.nodes = PlayedNodes()
         self.project = PlayedProject(folder / "p")
         self.order = RunOrder(
@@ -107,7 +110,7 @@ class Scene:
             cluster=cluster,
             members=Members(cluster, None),
             project=cast(Project, self.project),
-            storage=None,
+            storage=storage,
             scratch_root=folder / "scratch",
             news=lambda: None,
         )
