@@ -177,6 +177,7 @@ class Execution:
         except KeeperLost as exc:  # its program may have done well
             raise NodeLost(str(exc)) from exc
         except (KeeperError, OSError) as exc:
+            await self._end_everywhere()
             end = end_of(Hint.FAILED, str(exc))
         if end.hint is Hint.FAILED and not self._trace.stopping:
             await self._gate.blame(end.detail)

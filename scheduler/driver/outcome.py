@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scsched.scheduler.driver import watch
-from scsched.scheduler.driver.keeper import KeeperError, Prepared
+from scsched.scheduler.driver.keeper import Finished, KeeperError, Prepared
 from scsched.scheduler.driver.project import Project
 from scsched.scheduler.protocol import EndReport, Hint, InputReport, RunOrder
 from scsched.steps.errors import ScschedError
@@ -57,7 +57,7 @@ class Outcome:
 
     async def taken_over(self) -> EndReport:
         """A person did it in Scipion: nothing is run, but it has to be there."""
-        finished = await self._project.finish(self._order.ref)
+        finished = await self._finish()
         if finished.status == "finished" and not finished.error:
             return EndReport(hint=Hint.COMPLETED, exit_code=0, detail=_fit(finished.summary))
         return EndReport(
@@ -78,7 +78,7 @@ class Outcome:
             return await self.bad(Hint.TIMEOUT, result, "wall time used up")
         if result["exit_code"] == 0:
             # Scipion ends with 0 also when its protocol has failed.
-            finished = await self._project.finish(self._order.ref)
+            finished = await self._finish()
             if finished.status != "finished":
                 return await self._failed_inside(prepared, result, finished.error)
             completing()
@@ -135,6 +135,9 @@ class Outcome:
             iterations_done=told.done,
             iterations_lost=0 if hint is Hint.COMPLETED or trace.in_time else told.lost,
         )
+
+    async def _finish(self) -> Finished:
+        return await self._project.finish(self._order.ref, stopping=lambda: self._trace.stopping)
 
     async def _iterations(self) -> watch.Iterations:
         """None where they cannot be read, or not in time: the broker has the last progress."""

@@ -106,9 +106,12 @@ class Project:
         prepare = partial(self._there().prepare, self.ids[ref], attempt=attempt)
         return await self._repeated(partial(prepare, ranks=ranks, threads=threads, gpu=gpu))
 
-    async def finish(self, ref: str) -> Finished:
-        """:raises KeeperLost: as `prepare`."""
-        return await self._repeated(partial(self._there().finish, self.ids[ref]))
+    async def finish(self, ref: str, *, stopping: Callable[[], object]) -> Finished:
+        """:param stopping: whether it is asked for in vain by now.
+
+        :raises KeeperLost: as `prepare`.
+        """
+        return await self._repeated(partial(self._there().finish, self.ids[ref]), stopping)
 
     async def inputs(self, ref: str) -> Inputs:
         """What the step will read, as far as the steps before it have made it."""
@@ -126,12 +129,16 @@ class Project:
         async with self._lock:
             return await asyncio.to_thread(call)
 
-    async def _repeated(self, call: Callable[[], T]) -> T:
+    async def _repeated(
+        self, call: Callable[[], T], stopping: Callable[[], object] = lambda: False
+    ) -> T:
         """A call after a keeper was lost starts another, which finds the project as it was."""
         for _ in range(KEEPER_TRIES - 1):
             try:
                 return await self._once(call)
             except KeeperLost as exc:
+                if stopping():
+                    raise
                 log.warning("%s; once more", exc)
             await asyncio.sleep(PAUSE_S)
         return await self._once(call)

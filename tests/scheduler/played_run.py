@@ -74,7 +74,7 @@ class PlayedProject:
             job_dir=job, run_db=job / "db", protocol="X", inputs=Inputs(),
         )  # fmt: skip
 
-    async def finish(self, ref: str) -> Finished:
+    async def finish(self, ref: str, **_: object) -> Finished:
         await self._at("finish")
         return FINISHED
 

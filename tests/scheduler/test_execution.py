@@ -129,6 +129,18 @@ def test_words_too_long_or_with_zero_bytes_are_no_obstacle(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
+def test_a_program_that_nobody_hears_of_any_more_is_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        scene = Scene(tmp_path)
+        await scene.until(lambda: scene.execution.report().phase is Phase.RUNNING)
+        scene.nodes.end.set_exception(OSError("connection closed"))
+        end = await scene.end()
+        assert (end.hint, end.detail) == (Hint.FAILED, "connection closed")
+        assert scene.nodes.stopped
+
+    asyncio.run(scenario())
+
+
 # ---- the watch --------------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ def test_a_call_whose_keeper_was_lost_is_repeated(
 
     async def scenario() -> None:
         project = project_with_keeper(tmp_path, dies=dies)
-        assert await project.finish("1") == FINISHED
+        assert await project.finish("1", stopping=lambda: False) == FINISHED
         await project.close()
 
     asyncio.run(scenario())
@@ -59,7 +59,16 @@ def test_a_keeper_is_not_started_for_ever(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def scenario() -> None:
         with pytest.raises(KeeperLost):
-            await project_with_keeper(tmp_path, dies=99).finish("1")
+            await project_with_keeper(tmp_path, dies=99).finish("1", stopping=lambda: False)
 
     asyncio.run(scenario())
     assert len((tmp_path / "python.starts").read_text().split()) == projects.KEEPER_TRIES
+
+
+def test_a_run_that_is_to_stop_does_not_wait_for_another_keeper(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with pytest.raises(KeeperLost):
+            await project_with_keeper(tmp_path, dies=99).finish("1", stopping=lambda: "cancelled")
+
+    asyncio.run(scenario())
+    assert len((tmp_path / "python.starts").read_text().split()) == 1
