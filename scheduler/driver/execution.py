@@ -199,8 +199,7 @@ class Execution:
             )
         finally:
             watching.cancel()
-        # A short program may have come and gone between two looks.
-        await self._watchdog.look(watcher)
+        await self._watchdog.last_look(watcher)
         await self._end_everywhere()
         if self._trace.stopping:
             hint = _HINT_OF_STOP.get(self._trace.stopping, Hint.STOPPED)

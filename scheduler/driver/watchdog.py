@@ -13,6 +13,8 @@ from scsched.steps.errors import ScschedError
 
 log = logging.getLogger("scsched.driver")
 LOOK_S = 1.0
+LAST_LOOK_S = 30.0
+"""So long an end waits for the last look: the storage may hang."""
 
 _UNREADABLE = (OSError, ValueError, ScschedError)
 """What a look may raise at files that are being replaced, or on a storage with a passing fault."""
@@ -69,6 +71,13 @@ class Watchdog:
             self._trace.progress = look.progress
             self._news()
         return look.grew
+
+    async def last_look(self, watcher: Watcher) -> None:
+        """A short program may have come and gone between two looks."""
+        try:
+            await asyncio.wait_for(self.look(watcher), LAST_LOOK_S)
+        except TimeoutError:
+            self._note(f"no answer for {LAST_LOOK_S:.0f} s")
 
     def _note(self, fault: str) -> None:
         """Once, not at every look."""

@@ -186,6 +186,32 @@ def test_a_look_that_failed_once_does_not_end_the_watch(
     asyncio.run(scenario())
 
 
+def test_a_look_that_hangs_does_not_hold_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def hang(_: object) -> Look:
+        looking.set()
+        go_on.wait(60.0)
+        return Look(grew=False, progress=None)
+
+    monkeypatch.setattr(Watcher, "look", hang)
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.01)
+    monkeypatch.setattr(watchdog, "LAST_LOOK_S", 0.05)
+
+    async def scenario() -> None:
+        scene = Scene(tmp_path)
+        try:
+            await scene.until(looking.is_set)
+            scene.cancel()
+            assert (await scene.end()).hint is Hint.STOPPED
+        finally:
+            go_on.set()
+
+    asyncio.run(scenario())
+
+
 def test_a_last_look_that_fails_does_not_spoil_a_run_that_ended_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
