@@ -49,7 +49,7 @@ def scipion(tmp_path: Path) -> Path:
 
 def attempt(argv: tuple[str, ...], project: Path) -> list[str]:
     """The command as it is to run."""
-    command = commands.parse(argv)
+    command = commands.parse(list(argv))
     assert command is not None
     return list(items.prepared(command, project=project, say=lambda _: None).argv)
 
