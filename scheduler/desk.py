@@ -19,7 +19,7 @@ from scsched.scheduler.protocol import Assignment, Beat, Orders
 from scsched.scheduler.selectors import select
 from scsched.scheduler.ticker import Services, utc_now
 from scsched.scheduler.tickets import Tickets
-from scsched.steps.errors import ConfigError, Fenced, NotFound, PermissionDenied, UsageError
+from scsched.steps.errors import Fenced, NotFound, PermissionDenied, UsageError
 
 Json = dict[str, object]
 
@@ -160,9 +160,7 @@ class Desk:
             record = self._driver(session, workflow, token, peer)
             document = queries.document(session, workflow)
             steps = queries.steps_of(session, workflow, utc_now())
-        python = self._settings.scipion.python
-        if python is None:
-            raise ConfigError("scipion.python is not set", hint="run: scsched setup scipion")
+        python = intake.scipion_python(self._settings)
         storage = self._settings.storage_of(record.project)
         return Assignment(
             workflow=workflow,

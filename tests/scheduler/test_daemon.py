@@ -15,7 +15,7 @@ from tests.db import rows
 from tests.scheduler.served import DOCUMENT, Api, Daemon, daemons, serving
 from tests.scheduler.world import World, wait_until
 
-NO_TICKS = "[times]\ntick_s = 0.05\n"
+NO_TICKS = '[times]\ntick_s = 0.05\n[scipion]\npython = "/opt/scipion/bin/python"\n'
 
 
 @pytest.fixture
@@ -59,6 +59,20 @@ def test_what_was_submitted_outlives_a_stop_and_a_kill(broker: Daemon, document:
     assert items[-1]["submitted_at"] == before
     assert broker.stop(signal.SIGINT) == 0
     assert "Traceback" not in broker.log()
+
+
+def test_without_scipion_nothing_is_taken_in() -> None:
+    with daemons() as bare:
+        file = bare.state_dir / "w.json"
+        file.write_text(DOCUMENT)
+        bare.start()
+        for verb in ("submit", "run"):
+            refused = bare.scsched(verb, str(file))
+            assert refused.returncode == 3
+            assert "scipion.python is not set" in refused.stderr
+            assert "scsched setup scipion" in refused.stderr
+            assert bare.scsched(verb, str(file), "--dry-run").returncode == 0
+        assert bare.json("queue", "--all")["items"] == []
 
 
 def test_a_file_where_the_socket_should_be_is_left_alone(broker: Daemon) -> None:
