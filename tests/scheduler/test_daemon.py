@@ -1,5 +1,6 @@
 """The broker as a process, and a database that will not write."""
 
+import logging
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scsched.db.session import open_store
+from scsched.scheduler import daemon
 from scsched.steps.state import StepState
 from tests.db import rows
 from tests.scheduler.served import DOCUMENT, Api, Daemon, daemons, serving
@@ -108,6 +110,25 @@ def test_what_the_broker_keeps_is_not_for_others_to_read(broker: Daemon) -> None
     assert (broker.state_dir / "scsched.db").stat().st_mode & 0o077 == 0
     wanted = 0o711 if os.geteuid() == 0 else 0o700
     assert broker.state_dir.stat().st_mode & 0o777 == wanted
+
+
+def test_logs_can_be_reached_and_each_is_its_owner_s_alone(tmp_path: Path) -> None:
+    old = tmp_path / "log" / "driver-7.log"
+    old.parent.mkdir()
+    old.write_text("of an earlier version")
+    old.chmod(0o644)
+    daemon._make_dirs(tmp_path)
+    wanted = 0o711 if os.geteuid() == 0 else 0o700
+    assert old.parent.stat().st_mode & 0o777 == wanted
+    assert old.stat().st_mode & 0o777 == 0o640
+    before = logging.getLogger().handlers[:]
+    try:
+        daemon._logging(tmp_path)
+    finally:
+        for handler in set(logging.getLogger().handlers) - set(before):
+            handler.close()
+        logging.getLogger().handlers[:] = before
+    assert (old.parent / "broker.log").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture
