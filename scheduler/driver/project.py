@@ -9,6 +9,7 @@ from pathlib import Path
 from scsched.scheduler import scipion_env
 from scsched.scheduler.driver.keeper import Finished, Inputs, Keeper, KeeperError, Prepared
 from scsched.scheduler.protocol import Assignment
+from scsched.steps.errors import ScschedError
 
 log = logging.getLogger("scsched.driver")
 
@@ -36,7 +37,7 @@ class Project:
         """Create the project, or open it if an earlier driver did."""
         try:
             await asyncio.to_thread(self._make)
-        except (KeeperError, OSError) as exc:
+        except (ScschedError, OSError) as exc:
             self.problem = f"the Scipion project {self.path} could not be made: {exc}"
             log.error("%s", self.problem)
         self._made.set()
