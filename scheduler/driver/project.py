@@ -18,6 +18,7 @@ from scsched.scheduler.driver.keeper import (
     Prepared,
 )
 from scsched.scheduler.protocol import Assignment
+from scsched.steps.errors import ScschedError
 
 T = TypeVar("T")
 log = logging.getLogger("scsched.driver")
@@ -49,7 +50,7 @@ class Project:
         """Create the project, or open it if an earlier driver did."""
         try:
             await asyncio.to_thread(self._make)
-        except (KeeperError, OSError) as exc:
+        except (ScschedError, OSError) as exc:
             self.problem = f"the Scipion project {self.path} could not be made: {exc}"
             log.error("%s", self.problem)
         self._made.set()
