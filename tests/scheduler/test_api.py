@@ -109,7 +109,7 @@ def test_where_no_step_can_run_a_submission_is_refused_and_a_dry_run_warned(api:
     app = make_app(settings, api.world.store, api.world.services, api.ticker)
     bare = replace(api, socket=api.socket.with_name("bare.sock"))
     with listening(daemon._server_config(app, bare.socket)):
-        error = bare.submit(500)["error"]
+        error = bare.submit(409)["error"]
         planned = bare.submit(dry_run=True)
         assert bare.get("/v1/workflows")["items"] == []
     assert (error["code"], error["exit"]) == ("config", 3)
