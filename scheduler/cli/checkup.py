@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scsched.scheduler import paths
+from scsched.scheduler import paths, state_folder
 from scsched.scheduler.cli import columns, targets
 from scsched.scheduler.render import Column, clean, put, put_json, table, talk
 from scsched.steps.errors import BrokerUnreachable, StoreError
@@ -48,7 +48,7 @@ def upgrade_database(config: Path | None) -> int:
     from scsched.db import migrate
 
     settings = _settings(config)
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state_folder.make(settings.state_dir)
     talk(f"the tables are at revision {migrate.upgrade(settings.database_url)}")
     return 0
 
@@ -136,7 +136,9 @@ def setup_scipion(folder: Path | None) -> int:
     """Print the path of the Python that has Scipion, for `scipion.python`."""
     from scsched.scheduler import setup_scipion as setup
 
-    python = setup.install(folder or paths.find_state_dir() / "scipion", say=talk)
+    place = folder or paths.find_state_dir() / "scipion"
+    with state_folder.ours(place, "name a folder of yours: scsched setup scipion DIR"):
+        python = setup.install(place, say=talk)
     put(str(python))
     file = paths.config_file() or Path("~/.config/scsched/config.toml")
     talk(f"let scsched use it: in {file} write", "[scipion]", f'python = "{python}"')

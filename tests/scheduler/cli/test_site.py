@@ -136,6 +136,13 @@ def test_doctor_fails_with_a_fix_where_scipion_is_missing(
     assert "scsched setup scipion" in scipion[3]
 
 
+def test_scipion_is_not_set_up_where_nothing_can_be_made(state_dir: Path, capsys: Capture) -> None:
+    assert main(["setup", "scipion", "/proc/x"]) == 3
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("scsched: /proc/x: cannot be made or written: ")
+    assert err.endswith("name a folder of yours: scsched setup scipion DIR")
+
+
 def test_ckpt_names_what_is_torn_and_exits_106_with_nothing_to_go_on_from(
     broker: Peer, state_dir: Path, capsys: Capture
 ) -> None:
