@@ -105,7 +105,8 @@ def _unfit(folder: Path) -> Check | None:
                 db.commit()
     except (OSError, sqlite3.Error) as exc:
         fix = f"set state_dir to a folder of yours, or run the broker as who may write {folder}"
-        return fail(name, f"{folder}: {exc}", fix)
+        said = exc.strerror if isinstance(exc, OSError) else exc
+        return fail(name, f"{folder}: {said}", fix)
     if mode != "wal":
         return fail(name, f"{folder}: no write-ahead log here", "set state_dir to a local disk")
     return None
@@ -166,6 +167,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _nearest(folder: Path) -> Path:
-    """`folder`, or the first of its parents that exists."""
+    """`folder`, or the first of its parents that exists, as far as this user can see."""
     absolute = folder.absolute()
-    return next(path for path in (absolute, *absolute.parents) if path.exists())
+    return next(path for path in (absolute, *absolute.parents) if os.access(path, os.F_OK))

@@ -28,7 +28,7 @@ def config_file(path: Path | None = None, environ: Mapping[str, str] = os.enviro
         return _asked_for(Path(named), "SCSCHED_CONFIG")
     config_home = environ.get("XDG_CONFIG_HOME") or f"{_home(environ)}/.config"
     for candidate in (Path(config_home) / "scsched" / "config.toml", SITE_CONFIG):
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     return None
 
@@ -107,9 +107,16 @@ def _configured_state_dir(file: Path) -> object:
 
 
 def _asked_for(path: Path, who: str) -> Path:
-    if path.is_file():
+    if _is_file(path):
         return path
     raise ConfigError(f"{path}: named by {who}, but there is no such file")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
 
 
 def _home(environ: Mapping[str, str]) -> str:

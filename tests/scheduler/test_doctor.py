@@ -254,6 +254,19 @@ def test_a_user_of_root_s_broker_is_not_told_to_mend_its_state(tmp_path: Path) -
     assert rows["projects"][0] == "ok"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_what_this_user_cannot_even_see_is_a_finding(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with daemons() as broker:
+        broker.environ = {"SCSCHED_STATE_DIR": f"{tmp_path}/closed/st"}
+        done = broker.scsched("doctor", "--project", f"{tmp_path}/closed/p", uid=NOBODY)
+        assert done.stdout.count("\tfail\t") >= 2
+        assert (done.returncode, done.stderr) == (3, "")
+        refused = broker.scsched("doctor", "--config", f"{tmp_path}/closed/c.toml", uid=NOBODY)
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "c.toml: cannot be read: Permission denied" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("free_gib", "verdict"), [(0.5, Verdict.FAIL), (5.0, Verdict.WARN), (50.0, Verdict.OK)]
 )
