@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from scsched.scheduler.cli import app, listing
+from scsched.scheduler.cli import app, listing, submission
 from scsched.scheduler.cli.main import main
+from scsched.scheduler.intake import Submission
 from tests.scheduler.cli import answers
 from tests.scheduler.cli.peer import Peer
 
@@ -328,6 +330,25 @@ def test_a_wrong_flag_is_refused_before_anything_is_sent(
     assert main(["submit", str(document), *argv]) == 2
     assert broker.asked == []
     assert f"scsched: {argv[0]} " in capsys.readouterr().err
+
+
+def test_the_limits_of_flags_are_the_broker_s() -> None:
+    most = {
+        "document": "[]",
+        "name": "x" * submission.MAX_NAME,
+        "priority": submission.MAX_PRIORITY,
+        "key": "x" * submission.MAX_KEY,
+        "tags": {"x" * submission.MAX_WORD: "y"},
+    }
+    Submission.model_validate(most)
+    for more in (
+        {"name": "x" * (submission.MAX_NAME + 1)},
+        {"priority": submission.MAX_PRIORITY + 1},
+        {"key": "x" * (submission.MAX_KEY + 1)},
+        {"tags": {"x" * (submission.MAX_WORD + 1): "y"}},
+    ):
+        with pytest.raises(ValidationError):
+            Submission.model_validate(most | more)
 
 
 def test_a_dry_run_prints_the_plan_as_data(broker: Peer, document: Path, capsys: Capture) -> None:
