@@ -61,6 +61,11 @@ def kind_of(providers: Mapping[str, Options], name: str) -> str:
 
 def check(providers: Mapping[str, Options], pools: Sequence[Pool]) -> None:
     """:raises ConfigError: names the table and key that is wrong, or the extra that is missing."""
+    if LOCAL in providers:
+        raise ConfigError(
+            f"provider.{LOCAL}: nodes of this machine have this name, and need no table",
+            hint="call it something else, in its pools too",
+        )
     for pool in pools:
         if pool.provider == LOCAL and pool.options:
             raise ConfigError(f"pool {pool.name}: unknown key {sorted(pool.options)[0]}")

@@ -34,6 +34,10 @@ HINTS: Mapping[type[StoreError], str] = {
 }
 
 
+UNREACHED = "nothing was sent to it; start the server, or correct database in the configuration"
+"""Instead of the hint of StoreLost where there was no connection yet."""
+
+
 def translate(engine: Engine) -> None:
     """Make every database error of `engine` one of ours."""
 
@@ -41,15 +45,19 @@ def translate(engine: Engine) -> None:
     def _mapped(context: ExceptionContext) -> StoreError | None:
         error = context.original_exception
         foreign = context.sqlalchemy_exception is not None
-        return store_error(error) if foreign else None
+        return store_error(error, connected=context.connection is not None) if foreign else None
 
 
-def store_error(error: BaseException) -> StoreError:
-    """The same trouble, as what the caller can do about it."""
+def store_error(error: BaseException, *, connected: bool = True) -> StoreError:
+    """The same trouble, as what the caller can do about it.
+
+    :param connected: there was a connection, on which something may have been sent.
+    """
     kind = _kind(error)
     first_line = str(error).strip().splitlines()[:1]
     said = first_line[0] if first_line else type(error).__name__
-    return kind(f"database: {said}", hint=HINTS.get(kind, ""))
+    lost_before = kind is StoreLost and not connected
+    return kind(f"database: {said}", hint=UNREACHED if lost_before else HINTS.get(kind, ""))
 
 
 def _kind(error: BaseException) -> type[StoreError]:

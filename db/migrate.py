@@ -1,31 +1,63 @@
 """Alembic without its command line, so that an installed wheel can make and upgrade its tables."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
 from scsched.db import engines
+from scsched.steps.errors import StoreError
 
 _FOLDER = Path(__file__).parent / "migrations"
 
 
 def upgrade(url: str) -> str:
-    """Bring the tables to this version, all or nothing. Safe to repeat. Gives the version."""
-    command.upgrade(_config(url), "head")
+    """Bring the tables to this version, all or nothing. Safe to repeat. Gives the version.
+
+    :raises StoreError: they are of a newer one, or the database cannot be used.
+    """
+    try:
+        command.upgrade(_config(url), "head")
+    except CommandError as error:
+        raise StoreError(
+            f"database: its tables are of a version that this program does not know: {error}",
+            hint="install the scsched that made them, or a newer one",
+        ) from error
     return revision(url) or ""
 
 
 def revision(url: str) -> str | None:
     """The version of the tables; None: there are none."""
+    return look(url).tables
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A database as it is found."""
+
+    server: str
+    """Version of SQLite, or of the server."""
+    tables: str | None
+    """Their version; None: there are none."""
+
+
+def look(url: str) -> Look:
+    """Connect and read; it waits for its turn to write, as only a writer leaves no files of a log.
+
+    :raises StoreError: it does not answer, or is no database.
+    """
     engine = engines.writer(engines.parse(url))
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            tables = MigrationContext.configure(connection).get_current_revision()
+            server = connection.dialect.server_version_info or ()
     finally:
         engine.dispose()
+    return Look(server=".".join(str(part) for part in server), tables=tables)
 
 
 def head() -> str:

@@ -11,25 +11,37 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from os.path import normpath
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from scsched.cluster import registry
 from scsched.cluster.pools import Market, Pool
-from scsched.scheduler import paths
+from scsched.scheduler import config_words, paths
 from scsched.scheduler.config_pools import PoolConfig, StorageConfig, Strict
 from scsched.steps.classes import ClassInfo, from_site
 from scsched.steps.errors import ConfigError
 
+_URL = re.compile(r"postgresql(\+\w+)?://.*|sqlite(\+\w+)?:////.*[^/]", re.DOTALL)
+
+Place = Annotated[Path, AfterValidator(lambda path: paths.placed(str(path)))]
+"""Absolute, or from somebody's home: broker and commands have working directories of their own."""
+
 
 class ScipionConfig(Strict):
-    python: Path | None = None
+    python: Place | None = None
     """Python of the environment that Scipion is installed in."""
 
 
 class RelionConfig(Strict):
-    bin: Path = Path("/usr/bin")
+    bin: Place = Path("/usr/bin")
 
 
 class RetryConfig(Strict):
@@ -89,9 +101,19 @@ class Settings(Strict):
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
     """Where values come from that are no defaults, by key."""
 
+    @field_validator("database")
+    @classmethod
+    def _is_one_that_we_know(cls, url: str) -> str:
+        if url and not _URL.fullmatch(url):
+            known = "write sqlite:////absolute/path or postgresql://user@host/name"
+            raise ValueError(f"{without_password(url)!r}; {known}")
+        return url
+
     @field_validator("pool")
     @classmethod
     def _names_are_unique(cls, pools: tuple[PoolConfig, ...]) -> tuple[PoolConfig, ...]:
+        if not pools:
+            raise ValueError("no pool, no node; write a [[pool]], or nothing for the defaults")
         names = [pool.name for pool in pools]
         if len(set(names)) != len(names):
             raise ValueError(f"two pools have one name among {', '.join(sorted(names))}")
@@ -104,6 +126,9 @@ class Settings(Strict):
                 raise ValueError(f"pool {pool.name}: there is no [provider.{pool.provider}]")
             if pool.storage and pool.storage not in self.storage:
                 raise ValueError(f"pool {pool.name}: there is no [storage.{pool.storage}]")
+            if pool.provider == registry.LOCAL and pool.model_extra:
+                said = config_words.unknown(min(pool.model_extra), list(PoolConfig.model_fields))
+                raise ValueError(f"pool {pool.name}: {min(pool.model_extra)}: {said}")
             if pool.provider != registry.LOCAL and not pool.storage:
                 raise ValueError(f"pool {pool.name}: other machines need a storage; name one")
         return self
@@ -163,17 +188,17 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     if database := environ.get("SCSCHED_DATABASE"):
         values["database"] = database
         origin["database"] = "SCSCHED_DATABASE"
-    values["state_dir"] = paths.state_dir(environ, values.get("state_dir"))
     if environ.get("SCSCHED_STATE_DIR"):
         origin["state_dir"] = "SCSCHED_STATE_DIR"
     try:
+        values["state_dir"] = paths.state_dir(environ, values.get("state_dir"))
         settings = Settings.model_validate(values)
         settings.site_classes()
         registry.check(settings.provider, settings.pools())
     except ValidationError as exc:
-        raise _refused(file, exc) from exc
+        raise _refused(values, str(file or "environment"), origin, exc) from exc
     except ConfigError as exc:
-        raise ConfigError(f"{file}: {exc}", hint=exc.hint) from exc
+        raise ConfigError(f"{file or 'environment'}: {exc}", hint=exc.hint) from exc
     settings._origins = origin
     return settings
 
@@ -218,8 +243,12 @@ def _table(values: Mapping[str, object], key: str) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _refused(file: Path | None, exc: ValidationError) -> ConfigError:
+def _refused(
+    values: Mapping[str, object], file: str, origin: Mapping[str, str], exc: ValidationError
+) -> ConfigError:
     first = exc.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    said = first["msg"].removeprefix("Value error, ")
-    return ConfigError(": ".join(part for part in (str(file or "environment"), key, said) if part))
+    key = config_words.key(first, values)
+    said = config_words.sentence(first, Settings)
+    source = origin.get(key, file)
+    parts = (source, said) if source.startswith("SCSCHED_") else (source, key, said)
+    return ConfigError(": ".join(part for part in parts if part))

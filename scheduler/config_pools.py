@@ -13,6 +13,8 @@ from scsched.steps.errors import ConfigError
 from scsched.steps.spec import ResourceClass
 
 Usd = Annotated[Decimal, Field(ge=0)]
+NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+PLACE = r"^/[^\s]*$"
 
 
 class Strict(BaseModel):
@@ -22,7 +24,7 @@ class Strict(BaseModel):
 class StorageConfig(Strict):
     """One `[storage.NAME]` table."""
 
-    path: str = Field(pattern=r"^/[^\s]*$")
+    path: str = Field(pattern=PLACE)
     """Where every node has it, and this host too."""
     export: str = ""
     """What nodes mount there; empty: it is mounted already."""
@@ -42,7 +44,7 @@ class PoolConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    name: str = Field(pattern=NAME)
     provider: str = registry.LOCAL
     """`local`, or the name of a `[provider.NAME]` table."""
     market: Market = Market.ON_DEMAND

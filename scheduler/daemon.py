@@ -17,6 +17,7 @@ import uvicorn
 from scsched.db import migrate
 from scsched.db.session import Store, open_store
 from scsched.scheduler import config as configuration
+from scsched.scheduler import state_folder
 from scsched.scheduler.api import make_app
 from scsched.scheduler.config import Settings, without_password
 from scsched.scheduler.peercred import PeerCredProtocol
@@ -27,6 +28,7 @@ from scsched.steps.errors import ConfigError, StoreBusy, StoreLost
 log = logging.getLogger("scsched.daemon")
 
 LOCK_WAIT_S = 2.0
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def serve(
@@ -39,10 +41,11 @@ def serve(
     :raises StoreError: the database is not usable.
     """
     if state_dir is not None:
-        os.environ["SCSCHED_STATE_DIR"] = str(state_dir)
+        os.environ["SCSCHED_STATE_DIR"] = str(state_dir.absolute())
+    level = _level()
     settings = configuration.load(config)
     _make_dirs(settings.state_dir)
-    _logging(None if foreground else settings.state_dir)
+    _logging(level, None if foreground else settings.state_dir)
     run(settings)
     return 0
 
@@ -96,9 +99,13 @@ def _clear(path: Path) -> None:
     """Remove the socket of a broker that was killed.
 
     :raises StoreBusy: somebody answers there.
-    :raises ConfigError: it is no socket.
+    :raises ConfigError: it is no socket, or none can be made there.
     """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    hint = "set SCSCHED_SOCKET to a path in a folder of yours"
+    with state_folder.ours(path.parent, hint):
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path.parent}: is not writable for a socket", hint=hint)
     if not path.exists():
         return
     if not path.is_socket():
@@ -130,12 +137,10 @@ def _make_dirs(state_dir: Path) -> None:
     """Closed to others, but passable where a broker of root serves other users; of the logs in it
     each is its owner's alone."""
     mode = 0o711 if os.geteuid() == 0 else 0o700
-    state_dir.mkdir(parents=True, exist_ok=True)
-    state_dir.chmod(mode)
+    state_folder.make(state_dir, mode)
     _close_logs(state_dir / "log")
     for name, inner in (("wf", mode), ("nodes", 0o755), ("log", mode)):
-        (state_dir / name).mkdir(exist_ok=True)
-        (state_dir / name).chmod(inner)
+        state_folder.make(state_dir / name, inner)
 
 
 def _close_logs(folder: Path) -> None:
@@ -150,7 +155,9 @@ def _only_one(state_dir: Path) -> IO[str]:
 
     :raises StoreBusy: another broker has it.
     """
-    handle = (state_dir / "broker.lock").open("a+", encoding="ascii")
+    path = state_dir / "broker.lock"
+    with state_folder.ours(path):
+        handle = path.open("a+", encoding="ascii")
     if not _locked(handle):
         handle.seek(0)
         pid = handle.read().strip()
@@ -178,14 +185,27 @@ def _locked(handle: IO[str]) -> bool:
             return True
 
 
-def _logging(state_dir: Path | None) -> None:
+def _level() -> str:
+    """How much is logged; drivers inherit the word as it is here.
+
+    :raises ConfigError: there is no such level.
+    """
+    said = os.environ.get("SCSCHED_LOG") or "INFO"
+    if said.upper() not in LEVELS:
+        raise ConfigError(f"SCSCHED_LOG: {said!r}; write one of {', '.join(LEVELS)}")
+    os.environ["SCSCHED_LOG"] = said.upper()
+    return said.upper()
+
+
+def _logging(level: str, state_dir: Path | None) -> None:
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if state_dir is not None:
         path = state_dir / "log" / "broker.log"
-        path.touch(mode=0o600)
-        handler = logging.FileHandler(path)
+        with state_folder.ours(path):
+            path.touch(mode=0o600)
+            handler = logging.FileHandler(path)
     logging.basicConfig(
-        level=os.environ.get("SCSCHED_LOG", "INFO"),
+        level=level,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         handlers=[handler],
         force=True,

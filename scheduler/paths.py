@@ -28,19 +28,39 @@ def config_file(path: Path | None = None, environ: Mapping[str, str] = os.enviro
         return _asked_for(Path(named), "SCSCHED_CONFIG")
     config_home = environ.get("XDG_CONFIG_HOME") or f"{_home(environ)}/.config"
     for candidate in (Path(config_home) / "scsched" / "config.toml", SITE_CONFIG):
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     return None
 
 
 def state_dir(environ: Mapping[str, str] = os.environ, configured: object = None) -> Path:
-    """The state directory, given what the configuration says about it."""
-    if named := environ.get("SCSCHED_STATE_DIR"):
-        return Path(named).absolute()
-    if configured:
-        return Path(str(configured)).expanduser().absolute()
+    """The state directory, given what the configuration says about it.
+
+    :raises ConfigError: it would be another one in every working directory.
+    """
+    named = environ.get("SCSCHED_STATE_DIR") or configured
+    if named is not None:
+        try:
+            return placed(named)
+        except ValueError as exc:
+            who = "SCSCHED_STATE_DIR" if environ.get("SCSCHED_STATE_DIR") else "state_dir"
+            raise ConfigError(f"{who}: {exc}") from exc
     state_home = environ.get("XDG_STATE_HOME") or f"{_home(environ)}/.local/state"
     return Path(state_home) / "scsched"
+
+
+def placed(named: object) -> Path:
+    """A path that is the same for the broker and for every command, wherever each is started.
+
+    :raises ValueError: it is neither absolute nor from a home.
+    """
+    try:
+        path = Path(named).expanduser() if isinstance(named, str) and "\0" not in named else Path()
+    except RuntimeError:  # ~somebody who has no account here
+        path = Path()
+    if not path.is_absolute():
+        raise ValueError(f"{named!r}; write an absolute path, or one that begins with ~/")
+    return path
 
 
 def socket_path(state: Path, environ: Mapping[str, str] = os.environ) -> Path:
@@ -61,7 +81,11 @@ def find_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """The state directory; reads the configuration file only if it may decide."""
     if environ.get("SCSCHED_STATE_DIR"):
         return state_dir(environ)
-    return state_dir(environ, _configured_state_dir(environ))
+    file = config_file(None, environ)
+    try:
+        return state_dir(environ, _configured_state_dir(file) if file else None)
+    except ConfigError as exc:
+        raise ConfigError(f"{file}: {exc}", hint=exc.hint) from exc
 
 
 def find_socket(environ: Mapping[str, str] = os.environ) -> Path:
@@ -71,24 +95,28 @@ def find_socket(environ: Mapping[str, str] = os.environ) -> Path:
     return socket_path(find_state_dir(environ), environ)
 
 
-def _configured_state_dir(environ: Mapping[str, str]) -> object:
-    file = config_file(None, environ)
-    if file is None:
-        return None
+def _configured_state_dir(file: Path) -> object:
     import tomllib
 
     try:
         return tomllib.loads(file.read_text(encoding="utf-8")).get("state_dir")
     except OSError as exc:
-        raise ConfigError(f"{file}: cannot be read: {exc.strerror}") from exc
+        raise ConfigError(f"cannot be read: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{file}: is not TOML: {exc}") from exc
+        raise ConfigError(f"is not TOML: {exc}") from exc
 
 
 def _asked_for(path: Path, who: str) -> Path:
-    if path.is_file():
+    if _is_file(path):
         return path
     raise ConfigError(f"{path}: named by {who}, but there is no such file")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
 
 
 def _home(environ: Mapping[str, str]) -> str:

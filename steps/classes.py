@@ -65,6 +65,13 @@ _MAPPED_SHAPES = {
 _MAPPED_GATE = "Do this step in Scipion, then release it."
 _RANKS = "ranks"
 _YES = {"yes": True, "items": True, "": False}
+_SITE_WORDS: Mapping[str, tuple[str, ...]] = {
+    "class": tuple(ResourceClass),
+    "gpu": tuple(GpuNeed),
+    "resume": tuple(reversed(Resume)),
+    "shape": (*Shape, _RANKS),
+}
+"""What a site may write; for keys that are not here, any text, and long_lived is true or false."""
 _SITE_KEYS = ("class", "gpu", "gate", "long_lived", "resume", "shape", "today")
 
 
@@ -119,16 +126,29 @@ def from_site(protocol: str, values: Mapping[str, object], *, where: str) -> Cla
     :param where: file and key, for the error.
     :raises ConfigError: for a key or a word that does not exist.
     """
-    row = {}
     for key, value in values.items():
         if key not in _SITE_KEYS:
             raise ConfigError(f"{where}.{key}: no such key; use {', '.join(_SITE_KEYS)}")
-        row[key] = ("yes" if value else "") if isinstance(value, bool) else str(value)
-    try:
-        return _from_row({"protocol": protocol} | row)
-    except (KeyError, ValueError) as exc:
-        known = f"class is one of {', '.join(ResourceClass)}; gpu one of {', '.join(GpuNeed)}"
-        raise ConfigError(f"{where}: {exc} does not fit; {known}") from exc
+        if not _fits(key, value):
+            raise ConfigError(f"{where}.{key}: {value!r}; write {_words(key)}")
+    if "class" not in values:
+        raise ConfigError(f"{where}.class: is missing; write {_words('class')}")
+    long_lived = "yes" if values.get("long_lived") else ""
+    row = {key: str(value) for key, value in values.items()}
+    return _from_row(row | {"protocol": protocol, "long_lived": long_lived})
+
+
+def _fits(key: str, value: object) -> bool:
+    if key == "long_lived":
+        return isinstance(value, bool)
+    return isinstance(value, str) and value in _SITE_WORDS.get(key, (value,))
+
+
+def _words(key: str) -> str:
+    if key == "long_lived":
+        return "true or false"
+    *words, last = _SITE_WORDS.get(key, ("text in quotes",))
+    return f"{', '.join(words)} or {last}" if words else last
 
 
 def _mapped(protocol: str, resource_class: ResourceClass) -> ClassInfo:

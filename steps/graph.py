@@ -111,8 +111,11 @@ def _check_ids(workflow: Workflow, option: str, ids: Iterable[str]) -> None:
     for step in ids:
         if step in known:
             continue
-        near = get_close_matches(step, known, n=3, cutoff=0.5) or known[:_NAMED]
-        raise UsageError(f"{option} {shown(step)}: no such step; there are {', '.join(near)}")
+        near = get_close_matches(step, known, n=3, cutoff=0.5)
+        all_of_them = len(known) <= _NAMED
+        there = known if all_of_them else near or known[:_NAMED]
+        said = "there are" if all_of_them else "near ones:" if near else "the first ones:"
+        raise UsageError(f"{option} {shown(step)}: no such step; {said} {', '.join(there)}")
 
 
 def _reached(neighbours: Mapping[str, Sequence[str]], start: Collection[str]) -> frozenset[str]:

@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
             complete_var="_SCSCHED_COMPLETE",
         )
     except typer.TyperException as exc:
-        raise _translated(exc, argv) from exc
+        raise _without_verb(command, argv) or _translated(exc, argv) from exc
     except typer.Abort as exc:
         raise UsageError("not confirmed, nothing was done") from exc
     return answer if isinstance(answer, int) else 0
@@ -99,6 +99,15 @@ def _word(argv: Sequence[str]) -> str | None:
     return words[0] if words and words[0] in known else None
 
 
+def _without_verb(command: object, argv: Sequence[str]) -> ScschedError | None:
+    """What `scsched db` alone has to be told; None: it is not that."""
+    verbs = getattr(getattr(command, "commands", {}).get(argv[0] if argv else ""), "commands", None)
+    if verbs and len(argv) == 1:
+        hint = f"see {PROGRAM} {argv[0]} --help"
+        return UsageError(f"{argv[0]}: name one of {', '.join(verbs)}", hint=hint)
+    return None
+
+
 def _translated(exc: typer.TyperException, argv: Sequence[str]) -> ScschedError:
     verb = _word(argv)
     message = exc.format_message().rstrip(".").replace("\n", " ")
@@ -111,4 +120,6 @@ def _translated(exc: typer.TyperException, argv: Sequence[str]) -> ScschedError:
         return UsageError(
             f"{argv[0]}: no such command", hint=f"{guess}all of them: {PROGRAM} --help"
         )
+    if verb in ("submit", "run") and any(word.partition("=")[0] == "--market" for word in argv):
+        return UsageError("--market: no such option", hint="write --spot or --on-demand")
     return UsageError(message, hint=f"see {PROGRAM} {verb + ' ' if verb else ''}--help")

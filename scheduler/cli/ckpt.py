@@ -9,9 +9,7 @@ NONE_CERTIFIED = 106
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(
-        rich_markup_mode=None, no_args_is_help=True, help="A step's checkpoints on disk."
-    )
+    group = typer.Typer(rich_markup_mode=None, help="A step's checkpoints on disk.")
     group.command("list", epilog=_LIST_EXAMPLES)(list_)
     group.command("verify", epilog=_VERIFY_EXAMPLES)(verify)
     app.add_typer(group, name="ckpt")

@@ -20,9 +20,7 @@ Name = Annotated[
 def register(app: typer.Typer) -> None:
     app.command("pools", epilog=_POOLS_EXAMPLES)(pools)
     app.command("audit", epilog=_AUDIT_EXAMPLES)(audit)
-    cloud = typer.Typer(
-        rich_markup_mode=None, no_args_is_help=True, help="What a cloud account needs."
-    )
+    cloud = typer.Typer(rich_markup_mode=None, help="What a cloud account needs.")
     cloud.command("policy", epilog=_POLICY_EXAMPLES)(policy)
     cloud.command("image", epilog=_IMAGE_EXAMPLES)(image)
     app.add_typer(cloud, name="cloud")
@@ -87,7 +85,9 @@ The broker's own rights, and no more: it can end nothing that it has not tagged 
 
 def policy(
     name: Name = "",
-    account: Annotated[str, typer.Option("--account", help="The account's number.")] = "ACCOUNT",
+    account: Annotated[
+        str, typer.Option("--account", help="The account's number, 12 digits.")
+    ] = "",
     config: Config = None,
 ) -> int:
     """Print the least rights that the broker needs at the cloud, as JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
     from scsched.scheduler.config import Settings
 
 _NO_DEPLOYMENT = "DEPLOYMENT"
+_NO_ACCOUNT = "ACCOUNT"
 _HERE = "this host's"
 
 
 def policy(config: Path | None, name: str, account: str) -> int:
-    """Print the rights as JSON."""
+    """Print the rights as JSON.
+
+    :raises UsageError: `account` is no account's number.
+    """
+    if account and not re.fullmatch(r"[0-9]{12}", account):
+        raise UsageError(f"--account {account}: an account's number has 12 digits")
     settings = configuration.load(config)
     one = _one(settings, name)
     make = registry.optional(settings.provider, one, "policy")
@@ -29,12 +36,14 @@ def policy(config: Path | None, name: str, account: str) -> int:
     if deployment == _NO_DEPLOYMENT:
         talk(f"{_NO_DEPLOYMENT} stands for the id of a database that is not there yet; to have it:")
         talk("scsched db upgrade")
+    if not account:
+        talk(f"{_NO_ACCOUNT} stands for your account's number; to have it: --account 123456789012")
     found = make(
         one,
         settings.provider[one],
         deployment=deployment,
         pools=[pool for pool in settings.pools() if pool.provider == one],
-        account=account,
+        account=account or _NO_ACCOUNT,
     )
     put(json.dumps(found, indent=2))
     return 0
@@ -63,8 +72,7 @@ def findings(settings: Settings) -> Mapping[str, list[Finding]]:
 
     :raises ConfigError: the configuration names none.
     """
-    if not settings.provider:
-        raise ConfigError("the configuration has no [provider.NAME]", hint="see docs/how-to/cloud")
+    _require_provider(settings)
     from scsched.scheduler import home
 
     found = {_HERE: list(home.findings(settings))}
@@ -78,15 +86,24 @@ def findings(settings: Settings) -> Mapping[str, list[Finding]]:
 def _one(settings: Settings, name: str) -> str:
     """The provider that is meant.
 
+    :raises ConfigError: the configuration has none.
     :raises UsageError: there is none of that name, or none was named and there are several.
     """
+    _require_provider(settings)
     names = sorted(settings.provider)
     if name in names:
         return name
     if not name and len(names) == 1:
         return names[0]
-    known = ", ".join(names) or "none: the configuration has no [provider.NAME]"
-    raise UsageError(f"{name or 'which provider?'}: not a provider of this site; known: {known}")
+    known = ", ".join(names)
+    if not name:
+        raise UsageError(f"which provider? name one of {known}")
+    raise UsageError(f"{name}: not a provider of this site; known: {known}")
+
+
+def _require_provider(settings: Settings) -> None:
+    if not settings.provider:
+        raise ConfigError("the configuration has no [provider.NAME]", hint="see docs/how-to/cloud")
 
 
 def _deployment(settings: Settings) -> str:

@@ -11,10 +11,8 @@ File = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="A workflow exported from Scipion (JSON); - is stdin."),
 ]
-Spot = Annotated[
-    bool | None,
-    typer.Option("--spot/--on-demand", help="On nodes that may be taken back, or on firm ones."),
-]
+Spot = Annotated[bool, typer.Option("--spot", help="On nodes that may be taken back.")]
+OnDemand = Annotated[bool, typer.Option("--on-demand", help="On firm nodes.")]
 Name = Annotated[str, typer.Option("--name", help="Its name in the queue; else the file's.")]
 Project = Annotated[
     str, typer.Option("--project", metavar="DIR", help="The Scipion project to make or to use.")
@@ -31,7 +29,9 @@ Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="STEP", help="Only this step. Repeatable.")
 ]
 Hold = Annotated[bool, typer.Option("--hold", help="Start nothing before scsched release.")]
-Priority = Annotated[int, typer.Option("--priority", help="Higher goes first; 0 is usual.")]
+Priority = Annotated[
+    int, typer.Option("--priority", help="Higher goes first, from -1000 to 1000; 0 is usual.")
+]
 Tags = Annotated[
     list[str] | None,
     typer.Option("--tag", metavar="KEY=VALUE", help="To select it by, as @VALUE. Repeatable."),
@@ -89,7 +89,8 @@ with --wait the outcome: 0 completed, 100 failed, 103 cancelled."""
 
 def submit(
     file: File,
-    spot: Spot = None,
+    spot: Spot = False,
+    on_demand: OnDemand = False,
     name: Name = "",
     project: Project = "",
     param: Params = None,
@@ -111,9 +112,9 @@ def submit(
     from scsched.scheduler.cli import submission
 
     asked = submission.Asked(
-        file=file, spot=spot, name=name, project=project, params=param, maps=map_,
+        file=file, name=name, project=project, params=param, maps=map_,
         from_=from_, until=until, only=only, hold=hold, priority=priority, tags=tag,
-        exact=exact, key=key,
+        spot=submission.spot(spot, on_demand), exact=exact, key=key,
     )  # fmt: skip
     return submission.submit(asked, wait=wait, dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -131,7 +132,8 @@ Exit code: 0 completed, 100 failed, 103 cancelled, 130 Ctrl-C."""
 
 def run(
     file: File,
-    spot: Spot = None,
+    spot: Spot = False,
+    on_demand: OnDemand = False,
     name: Name = "",
     project: Project = "",
     param: Params = None,
@@ -160,8 +162,8 @@ def run(
     from scsched.scheduler.cli import running, submission
 
     asked = submission.Asked(
-        file=file, spot=spot, name=name, project=project, params=param, maps=map_,
+        file=file, name=name, project=project, params=param, maps=map_,
         from_=from_, until=until, only=only, hold=hold, priority=priority, tags=tag,
-        exact=exact, key=key, play_spot=play_spot,
+        spot=submission.spot(spot, on_demand), exact=exact, key=key, play_spot=play_spot,
     )  # fmt: skip
     return running.run(asked, dry_run=dry_run, yes=yes, as_json=as_json)

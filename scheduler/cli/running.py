@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from scsched.scheduler import paths
+from scsched.scheduler import paths, state_folder
 from scsched.scheduler.cli import cards, submission, targets, watching
 from scsched.scheduler.cli.events import Following, Patience
 from scsched.scheduler.cli.submission import Asked
@@ -124,8 +124,10 @@ class OwnBroker:
             )
 
     def _start(self) -> None:
-        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        state_folder.make(self.log.parent)
+        with state_folder.ours(self.log):
+            log = self.log.open("ab")
+        with log:
             self._child = _serve(log)
         try:
             self._wait_until_it_answers()

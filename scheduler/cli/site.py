@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _group(text: str) -> typer.Typer:
-    return typer.Typer(rich_markup_mode=None, no_args_is_help=True, help=text)
+    return typer.Typer(rich_markup_mode=None, help=text)
 
 
 _SERVE_EXAMPLES = """\b

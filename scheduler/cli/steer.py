@@ -1,12 +1,15 @@
 """The verbs that steer: cancel, hold, release, requeue, resubmit."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scsched.scheduler.cli.args import Json, Selector, Yes
 from scsched.steps.errors import UsageError
+
+if TYPE_CHECKING:
+    from scsched.scheduler.cli import schema
 
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the events, for others to read.")]
 BySteps = Annotated[bool, typer.Option("--by-steps", help="Answer with every step that was moved.")]
@@ -118,11 +121,27 @@ def _act(action: str, selector: str, *, reason: str, by_steps: bool, as_json: bo
     answer = targets.client().act(action, selector, reason=reason, by_steps=by_steps)
     if as_json:
         put_json(answer)
-    elif answer["items"]:
+    elif any(not _stands(action, item) for item in answer["items"]):
         table(columns.MOVED, answer["items"])
     else:
         talk(f"{selector}: nothing there to {action}; see scsched show {selector}")
     return 0
+
+
+_MAY_HAVE_CHANGED = {
+    "hold": ("CONFIGURING", "RUNNING", "COMPLETING", "STOPPING"),
+    "release": ("CONFIGURING", "RUNNING", "COMPLETING", "STOPPING", "HELD"),
+    "requeue": ("PENDING",),
+}
+"""Words of a step under which the verb may have done something that does not show in them: one
+that runs is held for later, one that waits for a time is let start, one is let go in a workflow
+that is held."""
+
+
+def _stands(action: str, item: "schema.Moved") -> bool:
+    """Whether nothing of it changed."""
+    hidden = _MAY_HAVE_CHANGED.get(action, ()) if item["step"] is not None else ()
+    return item["was"] == item["now"] and item["was"] not in hidden
 
 
 def _ask(question: str) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 8 * 2**20
 """The reader refuses more, so no more is read."""
 MAX_NAME = 120
+MAX_PRIORITY = 1000
+MAX_WORD = 200
+MAX_KEY = 128
 
 
 class Asked(NamedTuple):
@@ -120,6 +123,7 @@ def request(asked: Asked) -> dict[str, object]:
     """The body of POST /v1/workflows, its idempotency key included."""
     if asked.exact not in ("auto", "on", "off"):
         raise UsageError(f"--exact {asked.exact}: write auto, on or off")
+    _check(asked)
     text = _text(read(asked.file), asked.file.name)
     return {
         "document": text,
@@ -141,6 +145,44 @@ def request(asked: Asked) -> dict[str, object]:
         "exact": asked.exact,
         "dry_run": False,
     }
+
+
+def spot(spot: bool, on_demand: bool) -> bool | None:
+    """Which of the two flags was given; None: neither, the site's default holds.
+
+    :raises UsageError: both.
+    """
+    if spot and on_demand:
+        raise UsageError("--spot and --on-demand: one market at a time", hint="keep one of the two")
+    return spot if spot or on_demand else None
+
+
+def _check(asked: Asked) -> None:
+    """What the broker would refuse, with the name of the flag.
+
+    :raises UsageError: a value is too long, too large, or has signs that it may not have.
+    """
+    name = asked.name
+    if len(name) > MAX_NAME or "/" in name or _has_controls(name):
+        raise UsageError(
+            f"--name {clean(name)[:40]}: no name", hint=f"{MAX_NAME} signs at most, and no /"
+        )
+    if abs(asked.priority) > MAX_PRIORITY:
+        raise UsageError(
+            f"--priority {asked.priority}: write a number from -{MAX_PRIORITY} to {MAX_PRIORITY}"
+        )
+    if len(asked.key) > MAX_KEY:
+        raise UsageError(f"--key {asked.key[:20]}...: write {MAX_KEY} signs at most")
+    for pair in tags(asked.tags).items():
+        if any(not word or len(word) > MAX_WORD or _has_controls(word) for word in pair):
+            raise UsageError(
+                f"--tag {clean('='.join(pair))[:40]}: no tag",
+                hint=f"write KEY=VALUE, {MAX_WORD} signs each at most",
+            )
+
+
+def _has_controls(text: str) -> bool:
+    return any(sign < " " or sign == "\x7f" for sign in text)
 
 
 def read(file: Path) -> bytes:

@@ -70,6 +70,13 @@ def test_postgres_errors_are_translated_by_their_state(
     assert type(foreign.store_error(error)) is kind
 
 
+def test_a_server_that_was_never_reached_was_sent_nothing() -> None:
+    with pytest.raises(StoreLost) as lost:
+        open_store("postgresql://nobody@127.0.0.1:1/x")
+    assert lost.value.hint == foreign.UNREACHED
+    assert "unknown" in foreign.store_error(psycopg.OperationalError("x")).hint
+
+
 def test_a_database_locked_by_another_process_is_busy(url: str, tmp_path: Path) -> None:
     with opened(url, busy_timeout_s=0.1) as store:
         submitted = submit(store)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scsched.scheduler import paths
 from scsched.scheduler.config import load, origins, without_password
 from scsched.steps.errors import ConfigError
 
@@ -36,16 +37,16 @@ def environ(tmp_path: Path, **values: str) -> Mapping[str, str]:
         ("[scipion]\npyton = '/x'", "scipion.pyton"),
         ("[relion]\nbin = 3", "relion.bin"),
         ("scipion = 3", "scipion"),
-        ('[[pool]]\nname = "Big Pool"', "pool.0.name"),
-        ("[[pool]]\nmax_nodes = 1", "pool.0.name"),
-        (POOL + "max_nodes = 0", "pool.0.max_nodes"),
-        (POOL + "cores = -1", "pool.0.cores"),
-        (POOL + "memory_gib = inf", "pool.0.memory_gib"),
-        (POOL + "usd_per_hour = -0.1", "pool.0.usd_per_hour"),
-        (POOL + "market = 'free'", "pool.0.market"),
+        ('[[pool]]\nname = "Big Pool"', "pool Big Pool: name"),
+        ("[[pool]]\nmax_nodes = 1", "[[pool]] number 1: name"),
+        (POOL + "max_nodes = 0", "pool a: max_nodes"),
+        (POOL + "cores = -1", "pool a: cores"),
+        (POOL + "memory_gib = inf", "pool a: memory_gib"),
+        (POOL + "usd_per_hour = -0.1", "pool a: usd_per_hour"),
+        (POOL + "market = 'free'", "pool a: market"),
         (POOL + "provider = 'moon'", "pool a: there is no [provider.moon]"),
-        (POOL + "classes = ['fast']", "pool.0.classes"),
-        (POOL + "boot_s = 0", "pool.0.boot_s"),
+        (POOL + "classes = ['fast']", "pool a: classes"),
+        (POOL + "boot_s = 0", "pool a: boot_s"),
         (POOL + POOL, "pool"),
         ("[classes.ProtMine]\nclass = 'fast'", "classes.ProtMine"),
         ("[classes.ProtMine]\nsurprise = 1", "classes.ProtMine.surprise"),
@@ -61,6 +62,71 @@ def test_a_wrong_key_is_named_with_its_file(
     assert str(caught.value).startswith(f"{file}: ")
     assert key in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stat_dir = '/x'", "stat_dir: no such key; did you mean state_dir?"),
+        ("[times]\ntik_s = 1", "times.tik_s: no such key; did you mean tick_s?"),
+        ("[relion]\nx = 1", "relion.x: no such key; known: bin"),
+        (POOL + "max_node = 1", "pool a: max_node: no such key; did you mean max_nodes"),
+        (POOL + "market = 'free'", "pool a: market: 'free'; write spot or on-demand"),
+        ('[[pool]]\nname = "A/b"', "pool A/b: name: 'A/b'; write lower-case letters, digits,"),
+        ("[[pool]]\ncores = 1", "[[pool]] number 1: name: is missing"),
+        ('[pool]\nname = "a"', "pool: {'name': 'a'}; write [[pool]] with two brackets"),
+        ("pool = []", "pool: no pool, no node; write a [[pool]]"),
+        (POOL + "types = 'x'", "pool a: types: 'x'; write a list"),
+        (POOL + "service = 'perhaps'", "pool a: service: 'perhaps'; write true or false"),
+        (POOL + "cores = 1.5", "pool a: cores: 1.5; write a whole number"),
+        (POOL + "max_nodes = 10001", "pool a: max_nodes: 10001; write 10000 or less"),
+        ("[times]\ntick_s = 0", "times.tick_s: 0; write more than 0"),
+        ("[limits]\nmax_nodes = -1", "limits.max_nodes: -1; write 0 or more"),
+        ("[storage.s]\npath = 'x'", "storage.s.path: 'x'; write an absolute path"),
+        ("[storage.s]\npat = '/x'", "storage.s.path: is missing"),
+        ("[storage.s]\npath = '/x'\nflor = 1", "storage.s.flor: no such key"),
+        ("times = 3", "times: 3; write a table, [times]"),
+        ("database = 3", "database: 3; write text in quotes"),
+        ("database = 'mysql://bo:secret@h/x'", "database: 'mysql://bo:***@h/x'; write sqlite:"),
+        ("database = 'sqlite:///x.db'", "database: 'sqlite:///x.db'; write sqlite:////absolute"),
+        ("database = 'x.db'", "database: 'x.db'; write sqlite:////absolute"),
+        ("scipion = { python = 'bin/python' }", "scipion.python: 'bin/python'; write an absolute"),
+        ("relion = { bin = '~nobody-by-this-name' }", "relion.bin: '~nobody-by-this-name'; write"),
+        ("[provider.local]\nkind = 'slurm'", "provider.local: nodes of this machine have this"),
+        ("[classes.X]\nclass = 'light'\nresume = 'all'", "classes.X.resume: 'all'; write"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_file(
+    file: Path, tmp_path: Path, text: str, says: str
+) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ(tmp_path))
+    assert str(caught.value).removeprefix(f"{file}: ").startswith(says)
+
+
+@pytest.mark.parametrize("value", ["'st'", "'./st'", "5", "''", "'~nobody-by-this-name/st'"])
+def test_a_state_directory_that_depends_on_where_one_stands_is_refused(
+    file: Path, tmp_path: Path, value: str
+) -> None:
+    file.write_text(f"state_dir = {value}\n")
+    with pytest.raises(ConfigError, match=r"state_dir: .*; write an absolute path"):
+        load(file, {"HOME": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"scsched\.toml: state_dir: .*; write an absolute path"):
+        paths.find_socket({"HOME": str(tmp_path), "SCSCHED_CONFIG": str(file)})
+    with pytest.raises(ConfigError, match="SCSCHED_STATE_DIR: 'st'; write"):
+        load(None, environ(tmp_path, SCSCHED_STATE_DIR="st", XDG_CONFIG_HOME=str(tmp_path)))
+
+
+def test_a_path_from_a_home_is_one(file: Path, tmp_path: Path) -> None:
+    file.write_text("scipion = { python = '~/v/bin/python' }\n")
+    assert load(file, environ(tmp_path)).scipion.python == Path("~/v/bin/python").expanduser()
+
+
+def test_a_wrong_variable_is_named_instead_of_the_file(file: Path, tmp_path: Path) -> None:
+    file.write_text("database = 'sqlite:////x'\n")
+    with pytest.raises(ConfigError, match=r"^SCSCHED_DATABASE: 'mysql://x'; write"):
+        load(file, environ(tmp_path, SCSCHED_DATABASE="mysql://x"))
 
 
 def test_a_file_that_is_not_there_or_not_text_is_named(file: Path, tmp_path: Path) -> None:

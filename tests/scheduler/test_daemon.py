@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.db import rows
 from tests.scheduler.served import DOCUMENT, Api, Daemon, daemons, serving
 from tests.scheduler.world import World, wait_until
 
+NOBODY = 65534
 NO_TICKS = '[times]\ntick_s = 0.05\n[scipion]\npython = "/opt/scipion/bin/python"\n'
 
 
@@ -101,6 +103,60 @@ def test_a_wrong_configuration_is_refused_before_anything_is_made(broker: Daemon
     assert "times.tick_s" in refused.stderr
     assert "config.toml" in refused.stderr
     assert not (broker.state_dir / "scsched.db").exists()
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    """With exit code 3, which the units do not answer with a restart, and in one line."""
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    for words in says:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("serve",), ("db", "upgrade"), ("run", "{}/w.json")])
+def test_a_state_directory_that_cannot_be_is_refused(
+    verb: tuple[str, ...], broker: Daemon, document: str
+) -> None:
+    argv = [word.format(broker.state_dir) for word in verb]
+    broker.environ = {"SCSCHED_STATE_DIR": document}
+    assert_refused(broker.scsched(*argv), f"{document}: is no folder", "SCSCHED_STATE_DIR")
+    broker.environ = {"SCSCHED_STATE_DIR": "/proc/x"}
+    assert_refused(broker.scsched(*argv), "/proc/x: cannot be made", "SCSCHED_STATE_DIR")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_the_state_directory_of_another_user_is_refused(broker: Daemon, document: str) -> None:
+    for argv in (["serve"], ["serve", "--log-file"], ["run", document]):
+        refused = broker.scsched(*argv, uid=NOBODY)
+        assert_refused(refused, f"{broker.state_dir}", "belongs to root")
+    assert_refused(broker.scsched("db", "upgrade", uid=NOBODY), f"{broker.state_dir}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_what_root_left_in_a_state_directory_is_named(broker: Daemon) -> None:
+    (broker.state_dir / "broker.lock").touch(mode=0o600)
+    os.chown(broker.state_dir, NOBODY, NOBODY)
+    refused = broker.scsched("serve", uid=NOBODY)
+    assert_refused(refused, f"{broker.state_dir / 'broker.lock'}: belongs to root")
+
+
+def test_a_socket_is_made_only_where_one_can_be(broker: Daemon) -> None:
+    broker.environ = {"SCSCHED_SOCKET": "/proc/x/api.sock"}
+    assert_refused(broker.scsched("serve"), "/proc/x: cannot be made", "set SCSCHED_SOCKET")
+
+
+def test_a_level_of_the_log_is_one_in_any_case(broker: Daemon) -> None:
+    broker.environ = {"SCSCHED_LOG": "LOUD"}
+    known = "SCSCHED_LOG: 'LOUD'; write one of DEBUG, INFO, WARNING, ERROR, CRITICAL"
+    assert_refused(broker.scsched("serve"), known)
+    assert not (broker.state_dir / "wf").exists()
+    broker.environ = {"SCSCHED_LOG": "warning"}
+    broker.start()
+    assert "INFO" not in broker.log()
+
+
+def test_a_provider_of_the_name_of_this_machine_is_refused(broker: Daemon) -> None:
+    (broker.state_dir / "config.toml").write_text('[provider.local]\nkind = "slurm"\n')
+    assert_refused(broker.scsched("serve"), "config.toml: provider.local: nodes of this machine")
 
 
 def test_what_the_broker_keeps_is_not_for_others_to_read(broker: Daemon) -> None:

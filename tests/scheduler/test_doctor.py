@@ -2,13 +2,22 @@
 
 import os
 import shlex
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from scsched.db import engines, migrate
 from scsched.scheduler import doctor
 from scsched.scheduler.doctor import Check, Verdict
+from scsched.steps.errors import StoreError
+from tests import postgres
 from tests.scheduler import scipion_site as site
+from tests.scheduler.served import daemons
+
+NOBODY = 65534
 
 
 def program(path: Path, says: str = "", code: int = 0) -> Path:
@@ -151,7 +160,8 @@ def test_a_mount_point_with_a_space_is_found(tmp_path: Path) -> None:
 
 def test_good_storage_passes_and_keeps_nothing(tmp_path: Path) -> None:
     place = tmp_path / "projects"
-    for check in (doctor.storage(place), doctor.database(place), doctor.space("space", place)):
+    database = doctor.database(f"sqlite:///{place}/scsched.db")
+    for check in (doctor.storage(place), database, doctor.space("space", place)):
         assert check.verdict is not Verdict.FAIL, check
         assert check.detail
     assert not list(tmp_path.iterdir())
@@ -170,9 +180,91 @@ def test_storage_that_cannot_link_is_refused(
 
 
 def test_a_folder_that_cannot_be_written_is_refused() -> None:
-    for check in (doctor.storage(Path("/proc/x")), doctor.database(Path("/proc/x"))):
+    for check in (doctor.storage(Path("/proc/x")), doctor.database("sqlite:////proc/x/y")):
         assert check.verdict is Verdict.FAIL
         assert_one_line_fix(check)
+
+
+@pytest.mark.parametrize(
+    ("url", "fix"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/x", "start the server, or correct database"),
+        ("mysql://x", "write sqlite:"),
+    ],
+)
+def test_the_database_of_the_configuration_is_what_is_looked_at(url: str, fix: str) -> None:
+    check = doctor.database(url)
+    assert check.verdict is Verdict.FAIL
+    assert fix in check.fix
+    assert "SQLite 3" not in check.detail
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of a database that is empty."""
+    if request.param == "sqlite":
+        (tmp_path / "scsched.db").touch()
+        yield f"sqlite:///{tmp_path}/scsched.db"
+    elif why := postgres.missing():
+        pytest.skip(why)
+    else:
+        with postgres.cluster() as server:
+            yield server.database()
+
+
+def test_the_version_of_the_tables_is_told(url: str, tmp_path: Path) -> None:
+    check = doctor.database(url)
+    assert (check.verdict, "no tables yet" in check.detail) == (Verdict.OK, True)
+    migrate.upgrade(url)
+    check = doctor.database(url)
+    assert check.verdict is Verdict.OK
+    assert check.detail.endswith(f"; tables of version {migrate.head()}")
+    for version, verdict in (("0001", Verdict.WARN), ("9999", Verdict.FAIL)):
+        _mark(url, version)
+        check = doctor.database(url)
+        assert (check.verdict, f"tables of version {version}" in check.detail) == (verdict, True)
+        assert_one_line_fix(check)
+    with pytest.raises(StoreError, match="a version that this program does not know"):
+        migrate.upgrade(url)
+    assert {path.name for path in tmp_path.iterdir()} <= {"scsched.db"}
+
+
+def _mark(url: str, version: str) -> None:
+    engine = engines.writer(engines.parse(url))
+    with engine.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": version})
+    engine.dispose()
+
+
+def test_a_file_that_is_no_database_fails(tmp_path: Path) -> None:
+    (tmp_path / "scsched.db").write_text("precious" * 999)
+    check = doctor.database(f"sqlite:///{tmp_path}/scsched.db")
+    assert (check.verdict, "not a database" in check.detail) == (Verdict.FAIL, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_user_of_root_s_broker_is_not_told_to_mend_its_state(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder, daemons() as broker:
+        os.chown(folder, NOBODY, NOBODY)
+        done = broker.scsched("doctor", "--project", folder, uid=NOBODY)
+    rows = {row[0]: row[1:] for row in (line.split("\t") for line in done.stdout.splitlines())}
+    for name in ("state dir", "database"):
+        assert rows[name][0] == "ok"
+        assert f"is for root to check, who runs the broker on {broker.state_dir}" in rows[name][1]
+    assert rows["projects"][0] == "ok"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_what_this_user_cannot_even_see_is_a_finding(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with daemons() as broker:
+        broker.environ = {"SCSCHED_STATE_DIR": f"{tmp_path}/closed/st"}
+        done = broker.scsched("doctor", "--project", f"{tmp_path}/closed/p", uid=NOBODY)
+        assert done.stdout.count("\tfail\t") >= 2
+        assert (done.returncode, done.stderr) == (3, "")
+        refused = broker.scsched("doctor", "--config", f"{tmp_path}/closed/c.toml", uid=NOBODY)
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "c.toml: cannot be read: Permission denied" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -195,6 +287,7 @@ def test_the_whole_examination_names_a_fix_for_all_that_fails(tmp_path: Path) ->
         scipion_python=None,
         relion_bin=tmp_path / "nowhere",
         state_dir=tmp_path,
+        database_url="postgresql://nobody@127.0.0.1:1/x",
         project_dir=tmp_path,
         mpirun="no-such-mpirun",
     )

@@ -105,3 +105,22 @@ def test_a_class_of_the_site_is_read_from_its_config() -> None:
 def test_a_wrong_class_of_the_site_names_file_and_key(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"s\.toml classes\.Mine"):
         classes.from_site("Mine", values, where="s.toml classes.Mine")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"class": "light", "resume": "all"}, r"\.resume: 'all'; write none, item or iteration"),
+        ({"class": "light", "shape": "x"}, r"\.shape: 'x'; write serial, .* or ranks"),
+        ({"class": "light", "gpu": True}, r"\.gpu: True; write none, optional or required"),
+        ({"class": "light", "long_lived": "no"}, r"\.long_lived: 'no'; write true or false"),
+        ({"class": "light", "gate": 3}, r"\.gate: 3; write text in quotes"),
+        ({"class": "big"}, r"\.class: 'big'; write memory-bound, .* or interactive"),
+        ({"gpu": "none"}, r"\.class: is missing; write memory-bound, "),
+    ],
+)
+def test_a_wrong_word_of_the_site_is_told_with_the_right_ones(
+    values: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^classes\.X{says}"):
+        classes.from_site("X", values, where="classes.X")

@@ -108,6 +108,14 @@ def test_an_unknown_id_is_refused(option: str) -> None:
         graph.select(DIAMOND, **{option: ["5"]})
 
 
+def test_of_many_steps_the_near_ones_are_named() -> None:
+    many = Workflow(steps=tuple(step(str(number)) for number in range(1, 13)), edges=())
+    with pytest.raises(UsageError, match=r'--only "99": no such step; near ones: 9$'):
+        graph.select(many, only=["99"])
+    with pytest.raises(UsageError, match="no such step; the first ones: 1, 2, "):
+        graph.select(many, only=["x"])
+
+
 def test_an_empty_selection_is_refused() -> None:
     with pytest.raises(UsageError, match="no step is left"):
         graph.select(DIAMOND, from_=["2"], until=["3"])

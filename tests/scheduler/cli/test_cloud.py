@@ -91,9 +91,10 @@ def test_a_policy_before_the_database_says_what_its_placeholder_is(
     out, err = capsys.readouterr()
     assert '"DEPLOYMENT"' in out
     assert "scsched db upgrade" in err
+    assert "ACCOUNT stands for your account's number; to have it: --account 1234" in err
     assert main(["db", "upgrade"]) == 0
     capsys.readouterr()
-    assert main(["cloud", "policy"]) == 0
+    assert main(["cloud", "policy", "--account", "123456789012"]) == 0
     out, err = capsys.readouterr()
     assert "DEPLOYMENT" not in out
     assert err == ""
@@ -140,8 +141,9 @@ def test_without_a_provider_there_is_no_cloud_to_examine(
     path = tmp_path / "config.toml"
     path.write_text(f'state_dir = "{tmp_path}"\n')
     monkeypatch.setenv("SCSCHED_CONFIG", str(path))
-    assert main(["doctor", "--cloud"]) == 3
-    assert "the configuration has no [provider.NAME]" in capsys.readouterr().err
+    for argv in (["doctor", "--cloud"], ["cloud", "policy"], ["cloud", "image", "aws"]):
+        assert main(argv) == 3
+        assert "the configuration has no [provider.NAME]: see" in capsys.readouterr().err
 
 
 def test_doctor_looks_at_this_host_and_at_every_kind_of_provider(

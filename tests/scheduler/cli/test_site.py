@@ -116,7 +116,8 @@ def test_the_database_is_made_checked_and_its_revision_told(state_dir: Path) -> 
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     before = db("check")
-    assert (before.returncode, before.stderr.count("\n")) == (3, 1)
+    assert before.returncode == 3
+    assert before.stderr == "scsched: the database has no tables yet: run scsched db upgrade\n"
     assert db("revision").stdout == "-\n"
     assert db("upgrade").returncode == 0
     assert db("check").returncode == 0
@@ -134,6 +135,13 @@ def test_doctor_fails_with_a_fix_where_scipion_is_missing(
     scipion = next(row for row in rows if row[0] == "scipion")
     assert scipion[1] == "fail"
     assert "scsched setup scipion" in scipion[3]
+
+
+def test_scipion_is_not_set_up_where_nothing_can_be_made(state_dir: Path, capsys: Capture) -> None:
+    assert main(["setup", "scipion", "/proc/x"]) == 3
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("scsched: /proc/x: cannot be made or written: ")
+    assert err.endswith("name a folder of yours: scsched setup scipion DIR")
 
 
 def test_ckpt_names_what_is_torn_and_exits_106_with_nothing_to_go_on_from(

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from scsched.scheduler.cli import app, listing
+from scsched.scheduler.cli import app, listing, submission
 from scsched.scheduler.cli.main import main
+from scsched.scheduler.intake import Submission
 from tests.scheduler.cli import answers
 from tests.scheduler.cli.peer import Peer
 
@@ -131,6 +133,16 @@ def test_a_refusal_has_the_exit_code_of_its_kind(
         (["submit", "/nowhere.json"], "/nowhere.json"),
         (["run", "/nowhere.json", "--play-spot", "soon"], "makes no sense"),
         (["ckpt", "verify", "42"], "names no single step"),
+        (["submit", "w.json", "--market", "spot"], "--market: no such option: write --spot or"),
+        (["run", "w.json", "--market=spot"], "--market: no such option: write --spot or"),
+        (["submit", "w.json", "--spot", "--on-demand"], "one market at a time"),
+        (["run", "w.json", "--on-demand", "--spot"], "one market at a time"),
+        (["db"], "scsched: db: name one of upgrade, revision, check: see scsched db --help"),
+        (["config"], "scsched: config: name one of show: "),
+        (["ckpt"], "scsched: ckpt: name one of list, verify: "),
+        (["cloud"], "scsched: cloud: name one of policy, image: "),
+        (["setup"], "scsched: setup: name one of scipion: "),
+        (["cloud", "policy", "--account", "foo"], "--account foo: an account's number has 12"),
     ],
 )
 def test_a_wrong_command_line_is_exit_2_and_one_line(
@@ -302,6 +314,14 @@ def test_submit_prints_the_id_alone_and_sends_everything(
         ["--map", "cpu-bound"],
         ["--map", "P=cpu-bound", "--map", "P=gpu-bound"],
         ["--exact", "maybe"],
+        ["--name", "a/b"],
+        ["--name", "a\x07"],
+        ["--name", "x" * 121],
+        ["--priority", "1001"],
+        ["--priority", "-1001"],
+        ["--tag", "night="],
+        ["--tag", "x" * 201],
+        ["--key", "x" * 129],
     ],
 )
 def test_a_wrong_flag_is_refused_before_anything_is_sent(
@@ -309,6 +329,26 @@ def test_a_wrong_flag_is_refused_before_anything_is_sent(
 ) -> None:
     assert main(["submit", str(document), *argv]) == 2
     assert broker.asked == []
+    assert f"scsched: {argv[0]} " in capsys.readouterr().err
+
+
+def test_the_limits_of_flags_are_the_broker_s() -> None:
+    most = {
+        "document": "[]",
+        "name": "x" * submission.MAX_NAME,
+        "priority": submission.MAX_PRIORITY,
+        "key": "x" * submission.MAX_KEY,
+        "tags": {"x" * submission.MAX_WORD: "y"},
+    }
+    Submission.model_validate(most)
+    for more in (
+        {"name": "x" * (submission.MAX_NAME + 1)},
+        {"priority": submission.MAX_PRIORITY + 1},
+        {"key": "x" * (submission.MAX_KEY + 1)},
+        {"tags": {"x" * (submission.MAX_WORD + 1): "y"}},
+    ):
+        with pytest.raises(ValidationError):
+            Submission.model_validate(most | more)
 
 
 def test_a_dry_run_prints_the_plan_as_data(broker: Peer, document: Path, capsys: Capture) -> None:
@@ -370,6 +410,32 @@ def test_the_other_verbs_of_steering_send_themselves(
     assert main([verb, "42.311"]) == 0
     assert broker.asked[-1].body["action"] == verb
     assert broker.asked[-1].body["selector"] == "42.311"
+
+
+@pytest.mark.parametrize(
+    ("verb", "step", "was", "now", "changed"),
+    [
+        ("requeue", "6", "HELD", "HELD", False),
+        ("requeue", "6", "RUNNING", "STOPPING", True),
+        ("requeue", "6", "PENDING", "PENDING", True),  # it waited for a time
+        ("hold", "6", "COMPLETED", "COMPLETED", False),
+        ("hold", "6", "RUNNING", "RUNNING", True),  # it does not start again
+        ("hold", None, "HELD", "HELD", False),
+        ("release", "6", "PENDING", "PENDING", False),
+        ("release", "6", "HELD", "HELD", True),  # its workflow is held too
+        ("cancel", "6", "CANCELLED", "CANCELLED", False),
+        ("resubmit", "6", "RUNNING", "RUNNING", False),
+    ],
+)
+def test_an_action_that_changed_nothing_says_so(
+    verb: str, step: str | None, was: str, now: str, changed: bool, broker: Peer, capsys: Capture
+) -> None:
+    item = {"workflow": 42, "step": step, "was": was, "now": now}
+    broker.answers["POST /v1/actions"] = {"schema": "scsched/v1", "items": [item]}
+    assert main([verb, "42.6"]) == 0
+    out, err = capsys.readouterr()
+    assert bool(out) == changed
+    assert (f"42.6: nothing there to {verb}; see scsched show 42.6\n" == err) != changed
 
 
 # wait, watch
