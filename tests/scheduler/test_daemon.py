@@ -179,7 +179,7 @@ def test_logs_can_be_reached_and_each_is_its_owner_s_alone(tmp_path: Path) -> No
     assert old.stat().st_mode & 0o777 == 0o640
     before = logging.getLogger().handlers[:]
     try:
-        daemon._logging(tmp_path)
+        daemon._logging("INFO", tmp_path)
     finally:
         for handler in set(logging.getLogger().handlers) - set(before):
             handler.close()
