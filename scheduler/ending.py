@@ -112,7 +112,7 @@ def _lost(run: OpenRun, end: EndReport) -> int:
 def _told(run: OpenRun, name: str) -> int:
     """A number of its last progress report; 0 where there was none."""
     found = (run.progress or {}).get(name)
-    return found if isinstance(found, int) else 0
+    return max(0, found) if isinstance(found, int) else 0
 
 
 def _with(why: str, detail: str) -> str:
