@@ -40,7 +40,7 @@ class Scale:
         waiting: Collection[tuple[str, int]],
         wanted: Collection[int],
     ) -> None:
-        """One look.
+        """One look. Launching comes last: no trouble with it keeps a node alive that is paid for.
 
         :param waiting: (pool, workflow) pairs with a step that waits for room.
         :param wanted: workflows that have something to run.
@@ -48,13 +48,13 @@ class Scale:
         with self._store.read() as session:
             live = node_rows.live(session)
             over = self._over(session, live, waiting, wanted, now)
-        self._launching.tick(now, census, live)
         if over:
             with self._store.write() as session:
                 node_rows.ask_terminate(session, over, "idle", now)
         self._terminate([node.token for node in live if _to_end(node, census)], census)
         self.reaper.tick(now, census, live)
         self._bills.tick(now, census)
+        self._launching.tick(now, census, live)
 
     def _over(
         self,
