@@ -13,6 +13,7 @@ from scsched.db.session import Session, Store
 from scsched.db.soon import Soon, soon, unfinished
 from scsched.scheduler.bills import Bills
 from scsched.scheduler.broker import Want, accepts
+from scsched.scheduler.fencing import FENCE_S
 from scsched.scheduler.fleet import Census, Fleet
 from scsched.scheduler.intents import Joining
 from scsched.scheduler.launching import Launching
@@ -72,7 +73,7 @@ class Scale:
             for node in free
             if node.spare_for is None
             and node.idle_since is not None
-            and (node.state in _USELESS or (node.pool, node.workflow_id) not in waiting)
+            and (node.state in _USELESS or not self._awaited(node, waiting, now))
         ]
         wants = _wants(session, {node.workflow_id for node in idle})
         short = {pool for pool, _ in waiting}
@@ -87,6 +88,18 @@ class Scale:
             ),
             *self._spent(session, spares, now),
         ]
+
+    def _awaited(self, node: NodeRec, waiting: Collection[tuple[str, int]], now: datetime) -> bool:
+        """Whether it is kept for a step of its workflow that waits for room in its pool.
+
+        Not for long: nodes of several kinds or zones are no gang, and fill the pool that would give
+        one.
+        """
+        pool = self._fleet.pool(node.pool)
+        if node.idle_since is None or (node.pool, node.workflow_id) not in waiting:
+            return False
+        kept_s = max(pool.warm_s if pool else 0.0, 2 * FENCE_S)
+        return now - node.idle_since <= timedelta(seconds=kept_s)
 
     def _keeps(self, node: NodeRec, wants: Iterable[Want], now: datetime) -> bool:
         """Warm, and for a step that could use it soon."""
