@@ -11,7 +11,7 @@ from scsched.db.runs import RunEnd
 from scsched.scheduler.broker import Placement, Want, feasible
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import EndReport, Hint
-from scsched.scheduler.retry import Ended, GiveUp, Past, RetryPolicy, decide
+from scsched.scheduler.retry import Ended, GiveUp, Past, Requeue, RetryPolicy, decide
 from scsched.steps.spec import ResourceClass, Resume
 from scsched.steps.state import EndReason, StepState
 
@@ -65,7 +65,7 @@ class Ending:
             row,
             then=StepState.PENDING,
             not_before=now + timedelta(seconds=decision.delay_s),
-            allow_spot=decision.allow_spot or not self._has_on_demand(run),
+            allow_spot=self._allow_spot(decision, run),
             larger=decision.larger,
         )
 
@@ -73,6 +73,12 @@ class Ending:
         had = max((node.memory_gib for node in run.nodes), default=0.0)
         found = feasible(want_of_run(run, Market(run.market), larger=True), self._pools)
         return isinstance(found, Placement) and found.pool.memory_gib > had
+
+    def _allow_spot(self, decision: Requeue, run: OpenRun) -> bool | None:
+        """Where no on-demand pool takes it, it stays on spot."""
+        if decision.allow_spot is None:
+            return None
+        return decision.allow_spot or not self._has_on_demand(run)
 
     def _has_on_demand(self, run: OpenRun) -> bool:
         return isinstance(feasible(want_of_run(run, Market.ON_DEMAND), self._pools), Placement)

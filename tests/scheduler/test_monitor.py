@@ -26,6 +26,10 @@ def running(world: World, *steps: NewStep, **values: object) -> World:
     return world
 
 
+def until_attempt(world: World, attempt: int) -> None:
+    world.until(lambda: len(world.runs()) == attempt and world.at() is StepState.RUNNING)
+
+
 def tokens(world: World) -> list[str]:
     """Of the nodes of the only open run, the lead node first."""
     (run,) = world.open_runs()
@@ -90,6 +94,29 @@ def test_out_of_memory_goes_on_in_a_larger_slot(make_world: MakeWorld) -> None:
     world.finish(hint=Hint.OUT_OF_MEMORY)
     world.until(lambda: len(world.runs()) == 2)
     assert [run.pool for run in world.runs()] == ["cpu", "big"]
+
+
+def test_a_larger_slot_stays_the_steps_after_an_interruption(make_world: MakeWorld) -> None:
+    world = running(make_world(pool(), pool("big", memory_gib=64.0, usd_per_hour=Decimal(9))))
+    world.finish(hint=Hint.OUT_OF_MEMORY)
+    for attempt in (2, 3):
+        until_attempt(world, attempt)
+        world.finish(hint=Hint.STALLED)
+    world.until(lambda: len(world.runs()) == 4)
+    assert [run.pool for run in world.runs()] == ["cpu", "big", "big", "big"]
+
+
+def test_a_step_that_left_spot_stays_away_from_it_when_its_program_fails(
+    make_world: MakeWorld,
+) -> None:
+    spot = pool("spot", market=Market.SPOT, usd_per_hour=Decimal(0))
+    world = running(make_world(spot, pool("steady")), market=SPOT)
+    for attempt in range(2, 5):
+        world.cloud.reclaim(tokens(world)[0], reason="spot")
+        until_attempt(world, attempt)
+    world.finish(hint=Hint.STALLED)
+    world.until(lambda: len(world.runs()) == 5)
+    assert [run.pool for run in world.runs()][3:] == ["steady", "steady"]
 
 
 def test_a_larger_slot_that_may_not_run_the_step_is_none(make_world: MakeWorld) -> None:
