@@ -396,6 +396,27 @@ def test_a_step_that_loses_spot_nodes_in_vain_moves_to_on_demand_ones(
     assert [run.pool for run in world.runs()] == ["spot", "spot", "spot", "steady"]
 
 
+@pytest.mark.parametrize(
+    ("resume", "minutes", "pools"),
+    [
+        (Resume.ITEM, 10, ["spot"] * 5),
+        (Resume.ITEM, 1, ["spot"] * 3 + ["steady"] * 2),
+        (Resume.ITERATION, 10, ["spot"] * 3 + ["steady"] * 2),
+    ],
+)
+def test_items_done_for_some_minutes_are_no_loss_in_vain(
+    make_world: MakeWorld, resume: Resume, minutes: int, pools: list[str]
+) -> None:
+    """Nobody counts them, and the next run goes on with those that are left."""
+    spot = pool("spot", market=Market.SPOT, usd_per_hour=Decimal(0))
+    world = running(make_world(spot, pool("steady")), step("1", resume=resume), market=SPOT)
+    for attempt in range(2, 6):
+        world.tick(minutes * 6, seconds=10.0)
+        world.cloud.reclaim(tokens(world)[0], reason="spot")
+        until_attempt(world, attempt)
+    assert [run.pool for run in world.runs()] == pools
+
+
 def test_a_step_that_no_on_demand_pool_takes_stays_on_spot(make_world: MakeWorld) -> None:
     spot = pool("spot", market=Market.SPOT)
     elsewhere = pool("io", classes=frozenset({ResourceClass.IO}))
