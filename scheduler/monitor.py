@@ -224,7 +224,8 @@ class Monitor:
 
         A run that has not begun needs all of its nodes, so one lost is enough, once the driver too
         has said that it waits and lacks it: before that it may have begun, and be done. One that
-        has begun is its driver's to end, as long as there is a driver that may.
+        has begun is its driver's to end, as long as there is a driver that may. To check outputs it
+        needs no node, and takes its time; one that falls silent over it is killed for that.
         """
         reports = reports_of(sight.beats)
         for run in sight.runs:
@@ -236,7 +237,9 @@ class Monitor:
             waiting = report is not None and report.phase is Phase.WAITING
             never_began = waiting and any(sight.lacks(node) for node in out)
             nobody = run.workflow_id not in sight.drivers
-            silent = sight.now - max(ends, default=run.started_at) > DRIVER_GRACE
+            checks = report is not None and report.phase is Phase.COMPLETING
+            late = sight.now - max(ends, default=run.started_at) > DRIVER_GRACE
+            silent = late and not checks
             if never_began or (len(out) == len(run.nodes) and (nobody or silent)):
                 words = ", ".join(sorted({node.end_reason or "silent" for node in out}))
                 yield run, EndReport(hint=Hint.LOST, detail=f"its nodes are gone: {words}")

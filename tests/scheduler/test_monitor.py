@@ -50,6 +50,29 @@ def test_a_step_goes_through_all_its_states_to_its_end(world: World) -> None:
     ]  # fmt: skip
 
 
+def test_a_run_whose_outputs_are_checked_needs_its_nodes_no_more(world: World) -> None:
+    running(world)
+    world.run_of().phase = Phase.COMPLETING
+    world.tick()
+    world.cloud.reclaim(tokens(world)[0], reason="spot")
+    world.tick(60)
+    assert (world.at(), world.nodes()) == (StepState.COMPLETING, [])
+    world.finish(iterations_done=25)
+    world.tick()
+    assert world.ends() == [EndReason.COMPLETED]
+
+
+def test_a_driver_that_dies_over_the_check_of_outputs_leaves_a_lost_run(world: World) -> None:
+    running(world)
+    world.run_of().phase = Phase.COMPLETING
+    world.tick()
+    world.cloud.reclaim(tokens(world)[0], reason="spot")
+    world.tick(60)
+    world.programs.of(1).mute = True
+    world.until(lambda: bool(world.ends()), ticks=60, seconds=9.0)
+    assert world.ends() == [EndReason.PREEMPTED]
+
+
 def test_a_step_that_ended_between_two_beats_passes_the_states_that_nobody_saw(
     world: World,
 ) -> None:
