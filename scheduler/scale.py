@@ -18,6 +18,7 @@ from scsched.scheduler.fleet import Census, Fleet
 from scsched.scheduler.intents import Joining
 from scsched.scheduler.launching import Launching
 from scsched.scheduler.reaper import Reaper
+from scsched.scheduler.unconfigured import Unconfigured
 
 _USELESS = (NodeState.REQUESTED, NodeState.DRAINING)
 """Of nodes without a run: nothing will start on them."""
@@ -33,6 +34,7 @@ class Scale:
         self._launching = Launching(store, fleet, joining, deployment)
         self.reaper = Reaper(store, fleet)
         self._bills = Bills(store)
+        self._unconfigured = Unconfigured(store, fleet)
 
     def tick(
         self,
@@ -55,6 +57,7 @@ class Scale:
         self._terminate([node.token for node in live if _to_end(node, census)], census)
         self.reaper.tick(now, census, live)
         self._bills.tick(now, census)
+        self._unconfigured.tick(now, census, live)
         self._launching.tick(now, census, live)
 
     def _over(
