@@ -67,10 +67,10 @@ class Drivers:
         self._silences = _Silences(heard)
         self._last_start: dict[int, datetime] = {}
         self._records: dict[int, DriverRec] = {}
-        self._unknown: set[int] = set()
-        """Users without an account here, of whom it was told."""
         self.wanted: frozenset[int] = frozenset()
         """Workflows that had something to run at the last tick."""
+        self._unknown: set[int] = set()
+        """Users without an account here, of whom it was told."""
 
     def tick(self, now: datetime) -> None:
         with self._store.read() as session:
