@@ -12,6 +12,8 @@ from pydantic import AfterValidator
 
 MOST = 2**31 - 1
 """The largest number that an INTEGER column of Postgres takes."""
+LONGEST = 1e10
+"""Seconds, three centuries; moments in progress are seconds since 1970."""
 DEPTH = 8
 """What is nested deeper in a report is left out; progress has three levels."""
 
@@ -41,12 +43,21 @@ def storable(value: object, depth: int = DEPTH) -> object:
 
 
 def storable_progress(value: object) -> object:
-    """The same, and whole numbers that a column takes: iterations are counted from them."""
+    """The same, and numbers that can be counted with: iterations, and seconds that are added to a
+    moment or divided by."""
+    if isinstance(value, float):
+        return _seconds(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return max(-MOST, min(value, MOST))
     if isinstance(value, Mapping):
         return {name: storable_progress(one) for name, one in value.items()}
     return [storable_progress(one) for one in value] if isinstance(value, list) else value
+
+
+def _seconds(value: float) -> float | None:
+    if abs(value) > LONGEST:
+        return None
+    return value if abs(value) > 1 / LONGEST else 0.0
 
 
 def _mapping(value: Mapping[object, object], depth: int) -> dict[object, object]:

@@ -57,6 +57,14 @@ def test_what_no_database_keeps_is_left_out_of_a_report(world: World) -> None:
     assert report.end.detail == "." * 8000
 
 
+def test_times_in_progress_can_be_counted_with(world: World) -> None:
+    world.submit()
+    world.until_state(StepState.RUNNING)
+    said = {"seconds_per_iteration": 1e-300, "phase_left_s": 1e300, "began": 1.7e9}
+    report = heard(world, progress=said).runs[0]
+    assert report.progress == {"seconds_per_iteration": 0.0, "phase_left_s": None, "began": 1.7e9}
+
+
 @pytest.mark.parametrize(
     "deadline", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:01Z"]
 )
