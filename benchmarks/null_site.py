@@ -170,7 +170,7 @@ class Nodes:
 def serve(state_dir: Path, nodes: int) -> None:
     """Be the broker until SIGTERM."""
     from scsched.scheduler import daemon
-    from scsched.scheduler.config import PoolConfig, Settings
+    from scsched.scheduler.config import PoolConfig, ScipionConfig, Settings
     from scsched.scheduler.wiring import Outside
 
     for name in ("wf", "log"):
@@ -180,7 +180,9 @@ def serve(state_dir: Path, nodes: int) -> None:
     )
     provider = Nodes()
     outside = Outside(providers={"local": provider}, reclaims=provider, driver_program=PROGRAM)
-    daemon.run(Settings(state_dir=state_dir, pool=(pool,)), lambda *_: outside)
+    scipion = ScipionConfig(python=Path(sys.executable))
+    settings = Settings(state_dir=state_dir, pool=(pool,), scipion=scipion)
+    daemon.run(settings, lambda *_: outside)
 
 
 # ---- the driver ----

@@ -76,6 +76,16 @@ make_account() {
   return 1
 }
 
+# What starts this runs once: a machine that boots again would have neither node nor watchdog.
+end_at_next_boot() {
+  [ -d /etc/systemd/system ] || return 0
+  unit=scsched-end.service wants=/etc/systemd/system/multi-user.target.wants
+  printf '%s\n' '[Unit]' 'Description=power off a node of scsched that has booted again' \
+    "ConditionPathExists=!$dir" '[Service]' 'Type=oneshot' 'ExecStart=/bin/systemctl poweroff' \
+    >"/etc/systemd/system/$unit"
+  mkdir -p "$wants" && ln -sf "../$unit" "$wants/$unit"
+}
+
 plain_index() {
   found=$(print_index) || { echo "exit code $?"; return 1; }
   case $found in '' | *[!0-9]*) echo "'$found' is no number"; return 1 ;; esac
@@ -94,15 +104,20 @@ private_dir() {
   return 1
 }
 
-# env -i: without the batch system's own variables, which Open MPI would obey.
+# env -i: without the batch system's own variables, which Open MPI would obey; but with those that say
+# which GPUs of the machine are this job's.
 start_node() {
   entry=$(getent passwd "$uid"); user=${entry%%:*}
   home=$(echo "$entry" | cut -d: -f6)
   set -- env -i PATH="$PATH" HOME="${home:-/}" USER="$user" LOGNAME="$user" \
     LANG="${LANG:-C.UTF-8}" \
-    SCSCHED_DEPLOYMENT="$deployment" SCSCHED_NODE_TOKEN="$gang-$index" ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} \
+    SCSCHED_DEPLOYMENT="$deployment" SCSCHED_NODE_TOKEN="$gang-$index" \
+    ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} \
+    ${CUDA_VISIBLE_DEVICES:+CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"} \
+    ${ROCR_VISIBLE_DEVICES:+ROCR_VISIBLE_DEVICES="$ROCR_VISIBLE_DEVICES"} \
     "$python" -I -m scsched.cluster.node --gang "$dir/gang.json" --index "$index"
-  [ "$machine" = 1 ] && set -- setpriv --reuid "$uid" --regid "$gid" --init-groups "$@"
+  # No setuid program, sudo of an account that the image had before, makes root of the owner.
+  [ "$machine" = 1 ] && set -- setpriv --no-new-privs --reuid "$uid" --regid "$gid" --init-groups "$@"
   "$@" </dev/null &
   node=$!
   trap 'kill -TERM $node 2>/dev/null' TERM INT
@@ -154,6 +169,7 @@ main() {
     # A second call must not power off what the first one has started.
     mkdir -m 755 "$dir" || { say "was started before"; exit 0; }
     trap power_off EXIT
+    end_at_next_boot
   else
     # Whoever runs the job is the owner.
     uid=$(id -u); gid=$(id -g); work=${scratch%/}/scsched-$uid

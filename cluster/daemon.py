@@ -48,7 +48,9 @@ class Daemons:
             ) as temporary,
             self._shared_memory(environ),
         ):
-            environ = tags.without_mpi(environ) | self._environ | {"TMPDIR": temporary}
+            environ = (
+                tags.without_gpus(tags.without_mpi(environ)) | self._environ | {"TMPDIR": temporary}
+            )
             daemon = subprocess.Popen(
                 argv,
                 cwd=cwd,

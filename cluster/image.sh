@@ -1,13 +1,18 @@
 # Makes a fresh Debian 12 machine ready to be made an image of, for nodes of scsched.
 # Run it as root, stop the machine, make an image, and put the image's id into the configuration:
 #
-#   SCSCHED=./scsched-0.1.0-py3-none-any.whl sh image.sh      a wheel, or what pip understands
-#   GPU=1 ... sh image.sh                                     with NVIDIA's driver from non-free
+#   SCSCHED=./scsched-0.1.0-py3-none-any.whl sh bake.sh       as `scsched cloud image > bake.sh` named it
+#   GPU=1 MIRROR=... SCSCHED=... sh bake.sh                   with NVIDIA's driver from that Debian mirror
 #
+# The wheel is made where the checkout is: .tools/bin/uv build --wheel, which writes it into dist/.
 # Debian's RELION has no CUDA: for GPU pools build your own into a directory of PATH.
 # Nothing secret is put into the image, and no account: a node makes its owner's at its start.
 set -eu
-: "${SCSCHED:?name the wheel of scsched, or a requirement such as scsched==0.1.0}"
+umask 022
+: "${SCSCHED:?name the wheel of scsched: SCSCHED=./scsched-0.1.0-py3-none-any.whl sh bake.sh}"
+case $SCSCHED in
+  *.whl) [ -f "$SCSCHED" ] || { echo "image: $SCSCHED: no such file; name the wheel" >&2; exit 1; } ;;
+esac
 [ "$(id -u)" = 0 ] || { echo "image: run it as root" >&2; exit 1; }
 . /etc/os-release
 [ "${ID:-}${VERSION_ID:-}" = debian12 ] || { echo "image: this is not Debian 12" >&2; exit 1; }
@@ -41,14 +46,14 @@ say "scsched in $environment"
 [ -x "$environment/bin/python" ] || python3 -m venv "$environment"
 "$environment/bin/python" -m pip install --no-input "$SCSCHED"
 
-say "Scipion in /opt/scipion"
-"$environment/bin/scsched" setup scipion /opt/scipion
+say "Scipion in $scipion"
+"$environment/bin/scsched" setup scipion "$scipion"
 
 say "checks"
 "$environment/bin/python" -I -c \
   "import scsched.cluster.node, scsched.cluster.ec2.place, distributed, mpi4py"
 command -v relion_refine_mpi mpirun mount.nfs4 useradd shutdown >/dev/null
-[ -x /opt/scipion/venv/bin/python ]
+[ -x "$scipion_python" ] || { echo "image: there is no $scipion_python" >&2; exit 1; }
 
 say "cleaning"
 [ "$keep_sshd" = yes ] || systemctl disable ssh 2>/dev/null || true
@@ -57,4 +62,4 @@ rm -rf /var/lib/apt/lists/* /root/.cache /tmp/scsched-*
 rm -f /etc/ssh/ssh_host_*_key* /root/.ssh/authorized_keys /var/lib/dbus/machine-id
 : >/etc/machine-id
 if command -v cloud-init >/dev/null; then cloud-init clean --logs; fi
-say "done; scipion.python is /opt/scipion/venv/bin/python; stop the machine and make an image"
+say "done; scipion.python is $scipion_python; stop the machine and make an image"

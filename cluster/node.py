@@ -215,6 +215,7 @@ def _identity(spec: NodeSpec) -> dict[str, str]:
         tags.DEPLOYMENT: spec.deployment,
         tags.NODE: spec.name,
         tags.NODE_TOKEN: spec.token,
+        **{name: os.environ[name] for name in tags.GPUS if name in os.environ},
     }
 
 

@@ -42,7 +42,7 @@ class Storage:
     export: str = ""
     """What a node mounts there, e.g. `server:/export`; empty: it is there."""
     fstype: str = "nfs4"
-    options: str = "hard,nfsvers=4.1,noresvport"
+    options: str = "hard,nfsvers=4.1"
     min_free_gib: float = 10.0
     """Below it no new work starts."""
     floor_mib_per_s: float = 0.0

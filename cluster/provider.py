@@ -182,6 +182,8 @@ class Seen:
     """Until when the provider bills, where it tells."""
     usd_per_hour: Decimal | None = None
     candidate: Candidate = ANY
+    built: bool = True
+    """False: there may never be a node; the answer to its launch will tell."""
 
 
 @dataclass(frozen=True, slots=True)

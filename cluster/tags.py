@@ -15,6 +15,9 @@ GANG = "SCSCHED_GANG"
 """Path of gang.json, read by our mpirun."""
 SCRATCH = "SCSCHED_SCRATCH"
 
+GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""What a batch system says of the GPUs that are a job's on this machine; another's are others."""
+
 _KEPT = frozenset({"SCSCHED_LOG", "PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH"})
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_")
 
@@ -27,3 +30,8 @@ def allowed(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 def without_mpi(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` without what an outer MPI run left in it: mpirun would obey it."""
     return {k: v for k, v in environ.items() if not k.startswith(_MPI_PREFIXES)}
+
+
+def without_gpus(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without which GPUs another node may use."""
+    return {k: v for k, v in environ.items() if k not in GPUS}

@@ -17,7 +17,15 @@ from sqlalchemy import Select, and_, bindparam, exists, or_, select, update
 
 from scsched.db.batches import portions
 from scsched.db.events import event, record
-from scsched.db.models import ELIGIBLE_STEPS, GATE_PASSED, LIVE_STEPS, Exact, steps, workflows
+from scsched.db.models import (
+    ELIGIBLE_STEPS,
+    GATE_PASSED,
+    LIVE_STEPS,
+    Exact,
+    events,
+    steps,
+    workflows,
+)
 from scsched.db.session import Session
 from scsched.steps.errors import NotFound
 from scsched.steps.state import StepState
@@ -127,8 +135,19 @@ def lost(session: Session, workflow_id: int, epoch: int, why: str, now: datetime
     failures = workflows.c.driver_failures + 1
     gone = _under(session, workflow_id, epoch, driver_failures=failures, **_NO_DRIVER)
     if gone:
-        _tell(session, workflow_id, epoch, "driver_lost", f"the driver is lost: {why}", now)
+        _tell(session, workflow_id, epoch, "driver_lost", f"{_LOST}{why}", now)
     return gone
+
+
+def last_loss(session: Session, workflow_id: int) -> str:
+    """Why its newest lost driver was lost; empty: none was."""
+    text = session.scalar(
+        select(events.c.text)
+        .where(events.c.workflow_id == workflow_id, events.c.kind == "driver_lost")
+        .order_by(events.c.id.desc())
+        .limit(1)
+    )
+    return str(text or "").removeprefix(_LOST)
 
 
 def ended(session: Session, workflow_id: int, epoch: int, now: datetime) -> bool:
@@ -149,6 +168,7 @@ def healthy(session: Session, workflow_ids: Iterable[int]) -> None:
         )
 
 
+_LOST = "the driver is lost: "
 _NOTHING_KNOWN: dict[str, None] = {
     "driver_pid": None,
     "driver_started": None,

@@ -17,7 +17,7 @@ from scsched.db.views import (
 )
 from scsched.scheduler.audit import Difference, Found
 from scsched.scheduler.broker import Unplaceable
-from scsched.scheduler.why import LastRun, Standing, Why, why
+from scsched.scheduler.why import LastRun, Means, Standing, Why, configuring, given_up, why
 from scsched.steps.state import StepState
 
 Json = dict[str, object]
@@ -43,7 +43,7 @@ def workflow(view: WorkflowView, now: datetime, unplaced: Mapping[int, Unplaceab
         "nodes": view.nodes,
         "run_s": view.run_s,
         "usd": _usd(view.usd),
-        "reason": str(found.reason) if found else None,
+        "reason": found.reason if found else None,
         "reason_text": found.sentence if found else None,
         "tags": dict(view.tags),
         "submitted_at": iso(view.submitted_at),
@@ -51,8 +51,8 @@ def workflow(view: WorkflowView, now: datetime, unplaced: Mapping[int, Unplaceab
     }
 
 
-def step(view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable]) -> Json:
-    found = why_step(view, now, unplaced)
+def step(view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable], means: Means) -> Json:
+    found = why_step(view, now, unplaced, means)
     last = view.last_run
     active = last is not None and last.ended_at is None
     ended = next((run for run in (last,) if run and run.end_reason), None)
@@ -63,7 +63,7 @@ def step(view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable]) -> 
         "protocol": view.protocol,
         "class": str(view.resource_class),
         "state": str(view.state),
-        "reason": str(found.reason) if found else None,
+        "reason": found.reason if found else None,
         "reason_text": found.sentence if found else None,
         "attempts": view.attempts,
         "progress": _progress(last.progress if last else None),
@@ -184,8 +184,14 @@ def audit(found: Found) -> Json:
     }
 
 
-def why_step(view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable]) -> Why | None:
-    """None for a step that does not wait."""
+def why_step(
+    view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable], means: Means
+) -> Why | None:
+    """None for a step that does not wait, unless its driver made it fail."""
+    if view.state is StepState.CONFIGURING and view.id in means.gangs:
+        return configuring(means.gangs[view.id], means.driver, now)
+    if view.state is StepState.FAILED:
+        return given_up(_last(view.last_run), means.driver)
     if view.state is not StepState.PENDING:
         return None
     standing = Standing(
@@ -200,6 +206,7 @@ def why_step(view: StepView, now: datetime, unplaced: Mapping[int, Unplaceable])
         parents=view.parents,
         stuck=view.stuck,
         last=_last(view.last_run),
+        driver=means.driver,
     )
     return why(standing, now, unplaced.get(view.id))
 

@@ -43,6 +43,7 @@ _STATUS = {
     "not_found": 404,
     "permission": 403,
     "stale": 409,
+    "config": 409,
     "fenced": 409,
     "store_busy": 503,
     "store_lost": 503,

@@ -27,7 +27,7 @@ class StorageConfig(Strict):
     export: str = ""
     """What nodes mount there; empty: it is mounted already."""
     fstype: str = "nfs4"
-    options: str = "hard,nfsvers=4.1,noresvport"
+    options: str = "hard,nfsvers=4.1"
     min_free_gib: float = Field(default=10.0, ge=0.0)
     """Below it no new work starts."""
     floor_mib_per_s: float = Field(default=0.0, ge=0.0)

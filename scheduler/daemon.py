@@ -127,13 +127,22 @@ def _server_config(app: object, path: Path) -> uvicorn.Config:
 
 
 def _make_dirs(state_dir: Path) -> None:
-    """Closed to others, but passable where a broker of root serves other users."""
+    """Closed to others, but passable where a broker of root serves other users; of the logs in it
+    each is its owner's alone."""
     mode = 0o711 if os.geteuid() == 0 else 0o700
     state_dir.mkdir(parents=True, exist_ok=True)
     state_dir.chmod(mode)
-    for name, inner in (("wf", mode), ("nodes", 0o755), ("log", 0o700)):
+    _close_logs(state_dir / "log")
+    for name, inner in (("wf", mode), ("nodes", 0o755), ("log", mode)):
         (state_dir / name).mkdir(exist_ok=True)
         (state_dir / name).chmod(inner)
+
+
+def _close_logs(folder: Path) -> None:
+    """Those of earlier versions may be read by all who reach them."""
+    for file in folder.glob("*.log"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode & 0o770)
 
 
 def _only_one(state_dir: Path) -> IO[str]:
@@ -172,7 +181,9 @@ def _locked(handle: IO[str]) -> bool:
 def _logging(state_dir: Path | None) -> None:
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if state_dir is not None:
-        handler = logging.FileHandler(state_dir / "log" / "broker.log")
+        path = state_dir / "log" / "broker.log"
+        path.touch(mode=0o600)
+        handler = logging.FileHandler(path)
     logging.basicConfig(
         level=os.environ.get("SCSCHED_LOG", "INFO"),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

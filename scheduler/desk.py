@@ -13,6 +13,7 @@ from scsched.scheduler import answers, intake, steering
 from scsched.scheduler.broker import Unplaceable
 from scsched.scheduler.config import Settings
 from scsched.scheduler.intake import PlannedStep, Submission
+from scsched.scheduler.means import means_of
 from scsched.scheduler.orders import orders_of
 from scsched.scheduler.peercred import Peer
 from scsched.scheduler.protocol import Assignment, Beat, Orders
@@ -20,7 +21,7 @@ from scsched.scheduler.selectors import select
 from scsched.scheduler.ticker import Services, utc_now
 from scsched.scheduler.tickets import Tickets
 from scsched.scheduler.unconfigured import keeps_driver
-from scsched.steps.errors import ConfigError, Fenced, NotFound, PermissionDenied, UsageError
+from scsched.steps.errors import Fenced, NotFound, PermissionDenied, UsageError
 
 Json = dict[str, object]
 
@@ -78,11 +79,12 @@ class Desk:
             steps = queries.steps_of(session, workflow_id, now)
             runs = queries.runs_of(session, now, workflow_id=workflow_id)
             nodes = queries.node_rows(session, now, workflow_id=workflow_id, live=False)
+            means = means_of(session, workflow_id)
             document = queries.document(session, workflow_id)
         return answers.workflow(row, now, self._unplaced) | {
             "project": row.project,
             "document_sha256": document.sha256,
-            "steps": [answers.step(one, now, self._unplaced) for one in steps],
+            "steps": [answers.step(one, now, self._unplaced, means) for one in steps],
             "runs": [answers.run(one) for one in runs],
             "nodes": [answers.node(one) for one in nodes],
         }
@@ -97,15 +99,16 @@ class Desk:
             (view,) = queries.steps_of(session, one.workflow, now, [one.step])
             runs = queries.runs_of(session, now, step_id=view.id)
             events = queries.events_after(session, step_id=view.id)
+            means = means_of(session, one.workflow)
             project = queries.workflow(session, one.workflow, now).project
-        found = answers.why_step(view, now, self._unplaced)
+        found = answers.why_step(view, now, self._unplaced, means)
         ends = [f"attempt {run.attempt}: {run.end_reason}" for run in runs if run.end_reason]
-        return answers.step(view, now, self._unplaced) | {
+        return answers.step(view, now, self._unplaced, means) | {
             "runs": [answers.run(run) for run in runs],
             "events": [answers.event(event, _names(events)) for event in events],
             "paths": _paths(view.job_dir, project),
             "why": {
-                "reason": str(found.reason) if found else None,
+                "reason": found.reason if found else None,
                 "sentence": found.sentence if found else f"is {view.state}",
                 "detail": ends,
             },
@@ -161,9 +164,7 @@ class Desk:
             record = self._driver(session, workflow, token, peer)
             document = queries.document(session, workflow)
             steps = queries.steps_of(session, workflow, utc_now())
-        python = self._settings.scipion.python
-        if python is None:
-            raise ConfigError("scipion.python is not set", hint="run: scsched setup scipion")
+        python = intake.scipion_python(self._settings)
         storage = self._settings.storage_of(record.project)
         return Assignment(
             workflow=workflow,

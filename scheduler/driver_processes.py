@@ -1,20 +1,29 @@
-"""Drivers as processes of this machine: started as the submitter, found again by their tag."""
+"""Drivers as processes of this machine: started as the submitter, found again by their tag.
 
+A driver's log is made by the broker, in a folder that is the broker's own, and given to the
+driver's user. Whatever that user does to it, nobody but the broker can put another file there.
+"""
+
+import errno
 import os
 import pwd
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import BinaryIO, TypedDict
 
 from scsched.cluster import processes, tags
 from scsched.cluster.processes import Process
 from scsched.db.drivers import DriverRec
 
 PROGRAM = (sys.executable, "-I", "-m", "scsched.scheduler.driver.main")
+LAST_WORDS = 300
+"""Characters of a driver's last line that are told."""
+_TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,19 @@ class LocalDrivers:
             del self._children[process.pid]
         return processes.alive(process)
 
+    def last_words(self, record: DriverRec) -> str:
+        """See `Programs.last_words`; nothing of an earlier driver, and nothing unprintable."""
+        path = self._places.log(record.workflow_id)
+        try:
+            with _open_log(path, os.O_RDONLY, record.uid) as log:
+                found = os.fstat(log.fileno())
+                if record.asked_at and found.st_mtime < record.asked_at.timestamp():
+                    return ""
+                log.seek(max(0, found.st_size - _TAIL_BYTES))
+                return _last_line(log.read(_TAIL_BYTES))
+        except OSError:
+            return ""
+
     def end(self, process: Process) -> None:
         processes.send(process, signal.SIGKILL)
 
@@ -76,7 +98,9 @@ class LocalDrivers:
             "--workflow", str(record.workflow_id),
             "--work-dir", str(work_dir),
         ]  # fmt: skip
-        with self._places.log(record.workflow_id).open("ab") as out:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with _open_log(self._places.log(record.workflow_id), flags, record.uid) as out:
+            _give(out, record.uid)
             return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -123,6 +147,34 @@ def _make_dir(path: Path, uid: int) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.geteuid() == 0 and path.stat().st_uid != uid:
         os.chown(path, uid, group_of(uid))
+
+
+def _open_log(path: Path, flags: int, uid: int) -> BinaryIO:
+    """A driver's log. No link is followed, and no lease of its owner's waited for (fcntl(2)).
+
+    :raises OSError: it is no plain file of ours or of `uid`, or cannot be opened now.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    log = os.fdopen(os.open(path, flags, 0o600), "rb" if flags & os.O_ACCMODE == 0 else "ab")
+    found = os.fstat(log.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), uid):
+        log.close()
+        raise OSError(errno.EPERM, "is no log of this driver", str(path))
+    return log
+
+
+def _give(log: BinaryIO, uid: int) -> None:
+    """To the driver's user and to nobody else."""
+    os.fchmod(log.fileno(), 0o600)
+    if os.geteuid() == 0:
+        os.fchown(log.fileno(), uid, group_of(uid))
+    os.set_blocking(log.fileno(), True)
+
+
+def _last_line(tail: bytes) -> str:
+    lines = tail.decode("utf-8", "replace").splitlines()
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return "".join(char if char.isprintable() else " " for char in last)[:LAST_WORDS]
 
 
 def group_of(uid: int) -> int:

@@ -52,6 +52,10 @@ class Programs(Protocol):
 
     def alive(self, process: Process) -> bool: ...
 
+    def last_words(self, record: DriverRec) -> str:
+        """The last line of what this driver has written, bounded; empty: it wrote nothing."""
+        ...
+
     def end(self, process: Process) -> None:
         """It goes without a word, as soon as the kernel lets it."""
         ...
@@ -67,6 +71,8 @@ class Drivers:
         self._silences = _Silences(heard)
         self._last_start: dict[int, datetime] = {}
         self._records: dict[int, DriverRec] = {}
+        self._refusals: dict[int, str] = {}
+        """Why the driver that was intended last could not be started, by workflow."""
         self.wanted: frozenset[int] = frozenset()
         """Workflows that had something to run at the last tick."""
         self._unknown: set[int] = set()
@@ -144,13 +150,22 @@ class Drivers:
         """Its nodes end with its Dask scheduler; they are asked to, in case they do not."""
         with self._store.write() as session:
             if wanted:
-                log.warning("workflow %d: its driver is dead", record.workflow_id)
-                why = f"process {record.pid} is gone" if record.pid else "it did not start"
+                why = self._why_gone(record)
+                log.warning("workflow %d: its driver is dead: %s", record.workflow_id, why)
                 driver_rows.lost(session, record.workflow_id, record.epoch, why, now)
             else:
                 driver_rows.ended(session, record.workflow_id, record.epoch, now)
             live = [node.id for node in node_rows.live(session, record.workflow_id)]
             node_rows.ask_terminate(session, live, "their driver is gone", now)
+
+    def _why_gone(self, record: DriverRec) -> str:
+        """For its owner to read."""
+        refusal = self._refusals.pop(record.workflow_id, "")
+        if refusal:
+            return f"it did not start: {refusal}"
+        what = f"process {record.pid} is gone" if record.pid else "it did not start"
+        said = self._programs.last_words(record)
+        return f"{what}; its last words: {said}" if said else what
 
     def _is_due(self, record: DriverRec, now: datetime) -> bool:
         """A driver that keeps dying is started ever more seldom."""
@@ -170,6 +185,7 @@ class Drivers:
             process = self._programs.start(record, token)
         except OSError as exc:
             log.error("workflow %d: the driver cannot start: %s", record.workflow_id, exc)
+            self._refusals[record.workflow_id] = str(exc)
             return
         if process is not None:
             self._record(record.workflow_id, epoch, process, now)

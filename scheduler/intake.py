@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +17,7 @@ from scsched.db.submissions import NewStep, NewWorkflow
 from scsched.scheduler import play
 from scsched.scheduler.broker import Placement, Unplaceable, Want, feasible
 from scsched.scheduler.config import Settings
-from scsched.steps.errors import Infeasible, UsageError
+from scsched.steps.errors import ConfigError, Infeasible, UsageError
 from scsched.steps.scipion import read_workflow, scipion_document, selected
 from scsched.steps.spec import ResourceClass, Step, Warned, Workflow
 
@@ -90,6 +91,7 @@ def take(
     :raises WorkflowError: the file is wrong.
     :raises UsageError: an argument makes no sense.
     :raises Infeasible: a step fits no pool.
+    :raises ConfigError: the site has no Scipion; a dry run is only warned.
     """
     whole = read_workflow(
         body.document.encode("utf-8", "surrogatepass"),
@@ -104,6 +106,9 @@ def take(
     if body.play_spot is not None:
         _check_play(body.play_spot, part, market)
     plan = tuple(_planned(step, market, body.project, pools, prices) for step in part.steps)
+    site = _site_notes(settings)
+    if site and not body.dry_run:
+        scipion_python(settings)
     new = NewWorkflow(
         uid=uid,
         username=username,
@@ -121,7 +126,29 @@ def take(
         tags=body.tags,
         play_spot=body.play_spot,
     )
-    return Taken(new=new, plan=plan, warnings=(*whole.warnings, *_notes(plan, pools)))
+    return Taken(new=new, plan=plan, warnings=(*whole.warnings, *_notes(plan, pools), *site))
+
+
+def scipion_python(settings: Settings) -> Path:
+    """The Python that every step needs.
+
+    :raises ConfigError: the site names none.
+    """
+    if settings.scipion.python is None:
+        raise ConfigError(
+            "scipion.python is not set",
+            hint="no step can run without it: scsched setup scipion, and start the broker again",
+        )
+    return settings.scipion.python
+
+
+def _site_notes(settings: Settings) -> Sequence[Warned]:
+    """What would refuse this if it were no dry run."""
+    try:
+        scipion_python(settings)
+    except ConfigError as exc:
+        return (Warned("$", f"{exc}: {exc.hint}"),)
+    return ()
 
 
 def _digest(body: Submission) -> str:

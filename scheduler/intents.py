@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from scsched.cluster.pools import Candidate, Pool
-from scsched.cluster.provider import Join, LaunchRequest, Owner, gang_of
+from scsched.cluster.provider import Join, LaunchRequest, Owner, Seen, gang_of
 from scsched.db.models import NodeState
 from scsched.db.nodes import NodeRec
 from scsched.scheduler.fleet import Fleet
@@ -90,6 +90,11 @@ def is_intent(node: NodeRec) -> bool:
     """Not launched yet, and wanted by a run or kept in reserve for a step."""
     wanted = node.run_id is not None or node.spare_for is not None
     return node.state is NodeState.REQUESTED and wanted
+
+
+def is_asked(node: NodeRec, seen: Seen) -> bool:
+    """Whether its launch is under way, and only the answer to it tells what becomes of it."""
+    return is_intent(node) and node.terminate_asked_at is None and not seen.built
 
 
 def _zone(key: str, nodes: Sequence[NodeRec], live: Iterable[NodeRec]) -> str:

@@ -218,4 +218,4 @@ class Launching:
 
 def _is_alive(census: Census, token: str) -> bool:
     seen = census.seen.get(token)
-    return seen is not None and seen.state is not Existence.TERMINATED
+    return seen is not None and seen.built and seen.state is not Existence.TERMINATED

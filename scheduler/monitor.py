@@ -23,6 +23,7 @@ from scsched.scheduler.departures import Departures
 from scsched.scheduler.ending import Ending
 from scsched.scheduler.fencing import unproven
 from scsched.scheduler.fleet import Census, Fleet
+from scsched.scheduler.intents import is_asked
 from scsched.scheduler.news import News, reports_of
 from scsched.scheduler.notices import Notices
 from scsched.scheduler.presence import Boots, Sight
@@ -258,7 +259,7 @@ def _useless(sight: Sight) -> Iterable[int]:
     """Nodes that are dying, or whose worker has left its driver: no step may be given to them."""
     for node in sight.nodes.values():
         seen = sight.census.seen.get(node.token)
-        dying = seen is not None and seen.state is Existence.STOPPING
+        dying = seen is not None and seen.state is Existence.STOPPING and not is_asked(node, seen)
         beat = sight.beats.get(node.workflow_id)
         named = beat is None or node.name in {report.name for report in beat.nodes}
         left = node.state is NodeState.UP and not named
@@ -267,7 +268,8 @@ def _useless(sight: Sight) -> Iterable[int]:
 
 
 def _is_found(node: NodeRec, sight: Sight) -> bool:
-    return node.launched_at is None and node.token in sight.census.seen
+    seen = sight.census.seen.get(node.token)
+    return node.launched_at is None and seen is not None and seen.built
 
 
 def _birth(node: NodeRec, sight: Sight) -> Birth:

@@ -15,7 +15,7 @@ from scsched.scheduler.bills import Bills
 from scsched.scheduler.broker import Want, accepts
 from scsched.scheduler.fencing import FENCE_S
 from scsched.scheduler.fleet import Census, Fleet
-from scsched.scheduler.intents import Joining
+from scsched.scheduler.intents import Joining, is_asked
 from scsched.scheduler.launching import Launching
 from scsched.scheduler.reaper import Reaper
 from scsched.scheduler.unconfigured import Unconfigured
@@ -157,5 +157,5 @@ def spare_life(pool: Pool | None) -> timedelta:
 def _to_end(node: NodeRec, census: Census) -> bool:
     """Asked to end, or dead with processes left."""
     seen = census.seen.get(node.token)
-    half_dead = seen is not None and seen.state is Existence.STOPPING
+    half_dead = seen is not None and seen.state is Existence.STOPPING and not is_asked(node, seen)
     return node.terminate_asked_at is not None or half_dead

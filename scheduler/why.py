@@ -1,11 +1,45 @@
-"""Why a step is not running, in one word and one sentence. Pure; nothing here decides anything."""
+"""Why a step is not running, in one sentence and, while it is PENDING, one word. Pure; nothing here
+decides anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from scsched.scheduler.broker import Unplaceable
 from scsched.steps.state import EndReason, PendingReason, StepState
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What is known of a workflow's driver."""
+
+    connected: bool = False
+    failures: int = 0
+    """Of it and those before it, since one was of use."""
+    loss: str = ""
+    """How the last of them was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """The nodes of a run that has not begun."""
+
+    pool: str
+    wanted: int
+    up: int = 0
+    launched: int = 0
+    """With those that are up."""
+    launched_at: datetime | None = None
+    """The first of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the steps of one workflow run by."""
+
+    driver: Driver = Driver()
+    gangs: Mapping[int, Gang] = field(default_factory=dict)
+    """Of the CONFIGURING steps, by step id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +59,7 @@ class Standing:
     """A step that it needs, directly or not, has failed or was cancelled."""
     workflow_id: int = 0
     last: "LastRun | None" = None
+    driver: Driver = Driver()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +73,7 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    reason: PendingReason
+    reason: PendingReason | None
     sentence: str
 
 
@@ -73,13 +108,50 @@ def why(step: Standing, now: datetime, unplaced: Unplaceable | None = None) -> W
     if step.not_before > now:
         seconds = (step.not_before - now).total_seconds()
         again = f"is tried again in {seconds:.0f} s"
-        return Why(PendingReason.BEGIN_TIME, again + _since(step.last))
+        return Why(PendingReason.BEGIN_TIME, again + _since(step.last, step.driver))
     if unplaced is not None:
         to_do = _TO_DO.get(unplaced.reason)
         return Why(unplaced.reason, f"{unplaced.detail}; {to_do}" if to_do else unplaced.detail)
     return Why(PendingReason.PRIORITY, "is next, or waits behind earlier or more urgent steps")
 
 
+def configuring(gang: Gang, driver: Driver, now: datetime) -> Why:
+    """What a step waits for that has its run and whose program has not begun."""
+    failed = _failed(driver)
+    if not driver.connected:
+        return Why(None, f"waits for its driver, which {failed or 'is on its way'}")
+    if gang.up >= gang.wanted:
+        ready = f"all it needs is up, {_nodes(gang)}"
+        return Why(None, f"{ready}: its driver is about to start the program")
+    launched = f"{gang.launched} launched" if gang.launched else "none launched yet"
+    if gang.launched_at is not None:
+        seconds = max(0.0, (now - gang.launched_at).total_seconds())
+        launched += f", the first {seconds:.0f} s ago"
+    waits = f"waits for its nodes: {gang.up} of {_nodes(gang)} up, {launched}"
+    return Why(None, f"{waits}; before this its driver {failed}" if failed else waits)
+
+
+def given_up(last: LastRun | None, driver: Driver) -> Why | None:
+    """Why a step FAILED; None: its driver is not to blame, and its last run tells."""
+    if last is None or last.reason not in _BY_DRIVER or not driver.failures:
+        return None
+    return Why(None, f"its last run ended {last.reason}: its driver {_failed(driver)}")
+
+
+def _nodes(gang: Gang) -> str:
+    return f"{gang.wanted} node{'' if gang.wanted == 1 else 's'} in pool {gang.pool}"
+
+
+def _failed(driver: Driver) -> str:
+    """Empty: nothing is known against it."""
+    if not driver.failures:
+        return ""
+    times = "once" if driver.failures == 1 else f"{driver.failures} times"
+    return f"has failed {times}" + (f": {driver.loss}" if driver.loss else "")
+
+
+_BY_DRIVER = frozenset({EndReason.BOOT_FAIL, EndReason.LOST, EndReason.NODE_FAIL})
+"""How runs end whose driver has gone: its nodes go with it."""
 _TO_DO = {
     PendingReason.SPOT_CAPACITY: "it is asked for again by itself; more types or zones would help",
     PendingReason.QUOTA_VCPU: "it goes on when nodes have ended; else raise the limit, at the "
@@ -94,11 +166,13 @@ def _fate(step: Standing, ref: str) -> str:
     return "failed" if step.parents[ref] is StepState.FAILED else "was cancelled"
 
 
-def _since(last: LastRun | None) -> str:
+def _since(last: LastRun | None, driver: Driver) -> str:
     """What it is tried again after, with the last words of whoever spoiled the run."""
     if last is None:
         return ""
     said = next(reversed(last.detail.strip().splitlines()), "")
+    if last.reason in _BY_DRIVER and driver.failures:
+        said = f"its driver {_failed(driver)}"
     ended = f"; its last run, in pool {last.pool}, ended {last.reason}"
     return f"{ended}: {said}" if said else ended
 

@@ -74,7 +74,7 @@ def newest(branches: Iterable[Branch], *, project: Path, particles: int | None =
         for iteration, optimiser in iterations(branch, project=project):
             try:
                 found = certify(optimiser, project=project, particles=particles)
-            except Torn as exc:
+            except (Torn, OSError) as exc:
                 refused.append(Refused(optimiser, iteration, str(exc)))
             else:
                 return Search(found, tuple(refused))

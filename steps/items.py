@@ -29,13 +29,13 @@ def prepared(command: Command, *, project: Path, say: Callable[[str], None]) -> 
     for folder in output_folders(command, project=project):
         remove_marks(folder, say=say)
     option = _SKIPPING.get(command.name.removesuffix("_mpi"))
-    items = input_items(command, project=project)
-    if option is None or not command.value(option) or not items:
+    sources = input_files(command, project=project)
+    if option is None or not command.value(option) or not sources:
         return command
     folder = project / command.value(option)
     if not _same_as_before(command, folder):
         return command
-    removed = remove_torn(folder, items)
+    removed = remove_torn(folder, sources, coordinates=command.value("--coord_suffix"))
     say(f"removed {len(removed)} files of items that were not whole in {folder}")
     return command.added(_SKIP)
 
@@ -58,14 +58,14 @@ def remove_marks(prefix: Path, *, say: Callable[[str], None]) -> None:
         say(f"removed {mark.name} of a former attempt")
 
 
-def input_items(command: Command, *, project: Path) -> frozenset[str]:
-    """Names, without folder and extension, of the movies or micrographs of `--i`."""
+def input_files(command: Command, *, project: Path) -> frozenset[Path]:
+    """The movies or micrographs that `--i` names."""
     source = command.value("--i")
     if not source.endswith(".star"):
         return frozenset()
     try:
         return frozenset(
-            Path(next(name for name in names if name != "?")).stem
+            project / next(name for name in names if name != "?")
             for table in _ITEM_TABLES
             for names in star.rows(project / source, table, *_ITEM_LABELS)
             if any(name != "?" for name in names)
@@ -74,10 +74,21 @@ def input_items(command: Command, *, project: Path) -> frozenset[str]:
         return frozenset()
 
 
-def remove_torn(folder: Path, items: frozenset[str]) -> tuple[str, ...]:
-    """Remove every output of the items of which one output is not whole; their names."""
+def remove_torn(
+    folder: Path, sources: frozenset[Path], *, coordinates: str = ""
+) -> tuple[str, ...]:
+    """Remove every output of the items of which one output is not whole; their names.
+
+    Scipion puts what RELION reads into the same folder: micrographs, links to them, and coordinate
+    files, which do not end as RELION's own do. All of that stays.
+
+    :param coordinates: how the names of coordinate files end; empty: there are none.
+    """
+    items = frozenset(path.stem for path in sources)
     outputs: dict[str, list[Path]] = {}
     for path in _files(folder):
+        if path in sources or (coordinates and path.name.endswith(coordinates)):
+            continue
         if item := _item_of(path, items):
             outputs.setdefault(item, []).append(path)
     removed = []
@@ -132,4 +143,5 @@ def _whole(path: Path) -> bool:
 
 def _files(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
-        yield from (path for path in sorted(folder.rglob("*")) if path.is_file())
+        found = sorted(folder.rglob("*"))
+        yield from (path for path in found if path.is_file() and not path.is_symlink())

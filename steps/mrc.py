@@ -29,17 +29,25 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """:raises Torn: the file is missing, shorter than a header, or no MRC map."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Header, int]:
+    """Its header and its size in bytes, both of the file that was opened."""
     try:
         with path.open("rb") as file:
             block = file.read(HEADER_BYTES)
+            size = file.seek(0, 2)
+    except FileNotFoundError as exc:
+        raise Torn(f"{path}: missing") from exc
     except OSError as exc:
-        raise Torn(f"{path}: {'missing' if not path.exists() else exc.strerror}") from exc
+        raise Torn(f"{path}: {exc.strerror}") from exc
     if len(block) < HEADER_BYTES:
         raise Torn(f"{path}: {len(block)} bytes are no MRC header")
     for order in ("<", ">"):
         header = _unpack(order, block)
         if min(header.columns, header.rows, header.sections) > 0 and header.mode in BITS_PER_VOXEL:
-            return header
+            return header, size
     raise Torn(f"{path}: not an MRC header")
 
 
@@ -48,8 +56,7 @@ def require_whole(path: Path) -> Header:
 
     :raises Torn: any other.
     """
-    header = read_header(path)
-    size = path.stat().st_size
+    header, size = _read(path)
     if size != header.file_bytes:
         raise Torn(f"{path}: {size} bytes where the header says {header.file_bytes}")
     return header

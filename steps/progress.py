@@ -7,6 +7,7 @@ RELION draws bars with carriage returns, about 10 kB an iteration:
      Maximization ...
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,7 +202,10 @@ def _written(base: str, *, project: Path) -> list[_Written]:
     for path in entries:
         match = pattern.fullmatch(path.name)
         if match and branch.holds(int(match[1])):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except OSError:  # it has been put aside since it was listed
+                continue
             found.append((int(match[1]), status.st_mtime, status.st_size, path))
     return sorted(found)
 
@@ -224,8 +228,17 @@ def _model_of(optimiser: Path) -> Path:
 
 def _read_model(path: Path) -> Progress:
     general = star.values(path, "model_general")
-    shares = star.rows(path, "model_classes", "rlnClassDistribution")
     return Progress(
         resolution_a=resolution_a(general.get("rlnCurrentResolution", "")),
-        classes=tuple(float(share) for (share,) in shares if share != "?"),
+        classes=_shares(path),
     )
+
+
+def _shares(path: Path) -> tuple[float, ...]:
+    """Of the classes in their order; none where one is no number, as RELION may write `nan`."""
+    rows = star.rows(path, "model_classes", "rlnClassDistribution")
+    try:
+        shares = tuple(float(share) for (share,) in rows if share != "?")
+    except ValueError:
+        return ()
+    return shares if all(map(math.isfinite, shares)) else ()

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from scsched.db import plays
 from scsched.db.models import NodeState
-from scsched.scheduler import config
+from scsched.scheduler import body_limit, config
 from scsched.scheduler.cli.app import application
 from scsched.scheduler.config import Settings
 from scsched.scheduler.config_pools import PoolConfig, StorageConfig
@@ -98,6 +98,7 @@ def all_keys() -> set[str]:
     storage = (f"storage.NAME.{key}" for key in StorageConfig.model_fields)
     return {
         *keys_of(Settings),
+        "provider.NAME.kind",
         *(f"classes.NAME.{key}" for key in classes._SITE_KEYS),
         *storage,
     }
@@ -105,7 +106,11 @@ def all_keys() -> set[str]:
 
 def first_cells(page: Path) -> set[str]:
     """What stands in backticks in the first column of the tables."""
-    rows = re.findall(r"^\| (`[^|]+`) \|", page.read_text(), re.MULTILINE)
+    return cells_of(page.read_text())
+
+
+def cells_of(text: str) -> set[str]:
+    rows = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
     return {word for cell in rows for word in _SPAN.findall(cell)}
 
 
@@ -156,10 +161,10 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_every_key_of_the_configuration_is_documented_and_no_other() -> None:
-    found = {
-        key for key in first_cells(REFERENCE / "configuration.md") if key.islower() or "." in key
-    }
-    assert found == all_keys()
+    text = (REFERENCE / "configuration.md").read_text()
+    before, _, after = text.partition("### Kind ec2")
+    found = cells_of(before + after.partition("## Retries")[2])
+    assert {key for key in found if key.islower() or "." in key} == all_keys()
 
 
 def test_the_example_loads(tmp_path: Path) -> None:
@@ -182,6 +187,25 @@ def test_the_example_names_every_key_with_its_default(tmp_path: Path) -> None:
     assert {key for key, value, origin in told if origin == "default" and value} <= {
         f"pool[{number}].{key}" for number in (1, 2) for key in PoolConfig.model_fields
     }
+
+
+def test_every_verb_with_json_has_its_value_documented() -> None:
+    """Under one of its names, where it has several."""
+    section = (REFERENCE / "cli.md").read_text().partition("## JSON")[2]
+    told = {" ".join(re.findall(r"[a-z]+", cell)) for cell in cells_of(section)}
+    assert [names for names in verbs_with_json() if not names & told] == []
+
+
+def verbs_with_json() -> list[set[str]]:
+    """The names of each such verb."""
+    found: dict[object, set[str]] = {}
+    verbs = [("", get_command(application()))]
+    for name, command in verbs:
+        inner = getattr(command, "commands", {})
+        verbs.extend((f"{name} {verb}".strip(), under) for verb, under in inner.items())
+        if any("--json" in option.opts for option in command.params):
+            found.setdefault(command.help, set()).add(name)
+    return list(found.values())
 
 
 @pytest.mark.parametrize("states", [StepState, PendingReason, EndReason, NodeState])
@@ -217,6 +241,21 @@ def test_every_route_and_error_code_is_documented() -> None:
     assert told == {(method.upper(), path) for method, path in routes}
     status = source.partition("_STATUS = {")[2].partition("}")[0]
     assert set(re.findall(r'"(\w+)": \d', status)) <= first_cells(REFERENCE / "api.md")
+
+
+def test_every_word_of_an_action_and_the_longest_request_are_documented() -> None:
+    sources = (ROOT / "db" / "actions.py", ROOT / "scheduler" / "steering.py")
+    words = {word for path in sources for word in re.findall(r'"([A-Z]{3,})"', path.read_text())}
+    assert {"HELD", "GATE"} < words <= first_cells(REFERENCE / "api.md")
+    text = (REFERENCE / "api.md").read_text()
+    assert f"over {body_limit.MOST_BYTES >> 20} MiB is refused" in text
+
+
+def test_no_page_names_a_reason_that_there_is_not() -> None:
+    section = (REFERENCE / "cli.md").read_text().partition("## States")[2].partition("\n## ")[0]
+    told = {word for word in _SPAN.findall(section) if re.fullmatch(r"([A-Z][a-z]+)+", word)}
+    assert told
+    assert told <= set(PendingReason)
 
 
 UNITS = sorted((ROOT / "packaging").rglob("*.service"))

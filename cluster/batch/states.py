@@ -9,6 +9,7 @@ A node of a job of several is a step of it. Slurm lists live steps only: the one
 is not listed has ended, or in the first minute of the job has not begun.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
@@ -48,6 +49,8 @@ _HOPELESS = frozenset(
     }
 )
 """Why a job waits that will not start before a person changes something."""
+_OVER_A_JOBS_LIMIT = re.compile(r"QOSMin\w+|(QOS|Assoc)Max\w+(PerJob(Limit)?|PerNode)")
+"""Likewise: it asks for more, or less, than one job may. PerUser, PerAccount and Grp pass."""
 
 
 def is_over(job: Job) -> bool:
@@ -69,7 +72,7 @@ def reason_of(job: Job, *, spot: bool) -> str:
         return SPOT if spot else "requeued"
     if job.state == "SUSPENDED":
         return SPOT
-    if job.state == "PENDING" and job.reason in _HOPELESS:
+    if job.state == "PENDING" and _is_hopeless(job):
         return job.reason
     if job.state == "CANCELLED" and job.mark.ended.issuperset(job.mark.places):
         return ""
@@ -87,7 +90,7 @@ def state_of(job: Job, place: int, live: Collection[int] | None, now: datetime) 
     if is_queued(job):
         if asked:
             return NodeState.TERMINATED
-        return NodeState.STOPPING if job.reason in _HOPELESS else NodeState.PENDING
+        return NodeState.STOPPING if _is_hopeless(job) else NodeState.PENDING
     if job.state != "RUNNING" or job.restarts:
         return NodeState.STOPPING
     if live is None or place in live:
@@ -111,3 +114,7 @@ def seen(job: Job, place: int, live: Collection[int] | None, now: datetime) -> S
 def provider_id(job: Job, place: int) -> str:
     """E.g. `4711/0`: the first node of job 4711."""
     return f"{job.job_id}/{place}"
+
+
+def _is_hopeless(job: Job) -> bool:
+    return job.reason in _HOPELESS or _OVER_A_JOBS_LIMIT.fullmatch(job.reason) is not None

@@ -61,8 +61,21 @@ class Launcher:
         from scsched.cluster.ec2 import workers
 
         with translated(_what(requests)):
-            made = workers.launch(asked)
-        return [instances.read(one, gang=asked.gang) for one in made]
+            made = [instances.read(one, gang=asked.gang) for one in workers.launch(asked)]
+        if len({one.seen.token for one in made}) < len(made):
+            raise self._unordered(made)
+        return made
+
+    def _unordered(self, made: Sequence[Instance]) -> ProviderError:
+        """They cannot tell their places in the gang, so none of them is of use: all are ended."""
+        ids = [one.instance_id for one in made]
+        with translated("end a gang without an order"):
+            self._clients.of("ec2").terminate_instances(InstanceIds=ids)
+        return BadRequest(
+            f"EC2 gave the same ami-launch-index to several machines of one launch: "
+            f"{', '.join(ids)}; they were ended",
+            hint="use pools of one node a step here, or on-demand machines for gangs",
+        )
 
     def prepared(self, requests: Sequence[LaunchRequest]) -> Launch:
         """The launch, once the site's groups are seen to be closed and the image to exist.

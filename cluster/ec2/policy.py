@@ -135,9 +135,10 @@ def _extras(arns: _Arns, site: Site) -> list[Statement]:
     found = []
     if site.interruption_queue:
         found.append(_statement("Hear", _HEAR, [arns.queue(site.interruption_queue)]))
-    if profile := site.iam_instance_profile:
-        name = profile.rpartition("/")[2]
-        found.append(_statement("PassRole", ["iam:PassRole"], [arns.role(name)]))
+    if site.iam_instance_profile:
+        name = site.iam_role or site.iam_instance_profile.rpartition("/")[2]
+        roles = [arns.role(name), arns.role(f"*/{name}")]
+        found.append(_statement("PassRole", ["iam:PassRole"], roles))
     return found
 
 

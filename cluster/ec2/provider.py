@@ -196,10 +196,10 @@ def policy(
     return policies.least(sites.read(name, options), pools, deployment=deployment, account=account)
 
 
-def image_recipe(name: str, options: Mapping[str, object]) -> str:
+def image_recipe(name: str, options: Mapping[str, object], *, scipion_python: str) -> str:
     """A shell script that makes a fresh Debian 12 machine ready to be made an image of."""
     site = sites.read(name, options)
-    return image.recipe(site.python, keep_sshd=bool(site.key_name))
+    return image.recipe(site.python, scipion_python=scipion_python, keep_sshd=bool(site.key_name))
 
 
 def examine(

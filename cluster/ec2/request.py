@@ -71,6 +71,8 @@ def arguments(launch: Launch) -> dict[str, object]:
         },
         "BlockDeviceMappings": [_disk(launch.root_device, mine)],
         "NetworkInterfaces": [_network(launch.site, first)],
+        # A machine that comes back after a failure has neither its node nor its dead man.
+        "MaintenanceOptions": {"AutoRecovery": "disabled"},
         "TagSpecifications": _tags(launch),
     }
     return {**asked, **_market(first, mine), **_extras(launch.site, mine)}

@@ -57,6 +57,8 @@ class Site:
     public_ip: bool = False
     iam_instance_profile: str = ""
     """Nodes need none: what it allows, every job on them may do."""
+    iam_role: str = ""
+    """Of the instance profile, for the policy that `cloud policy` prints; empty: named as it is."""
     key_name: str = ""
     interruption_queue: str = ""
     """URL of an SQS queue of this deployment alone, fed by EventBridge."""
@@ -106,6 +108,7 @@ def read(name: str, options: Mapping[str, object]) -> Site:
         root_device=table.text("root_device", _PATH, "/dev/xvda", ""),
         public_ip=table.yes("public_ip"),
         iam_instance_profile=table.text("iam_instance_profile", _WORD, "a name or an ARN", ""),
+        iam_role=table.text("iam_role", _WORD, "the name of the profile's role", ""),
         key_name=table.text("key_name", _WORD, "the name of a key pair", ""),
         interruption_queue=table.text("interruption_queue", _QUEUE, "the URL of a queue", ""),
         placement_group=table.text("placement_group", _WORD, "the name of a placement group", ""),

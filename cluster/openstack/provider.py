@@ -124,10 +124,10 @@ def from_config(
     return OpenStackProvider(sites.read(name, options), deployment)
 
 
-def image_recipe(name: str, options: Mapping[str, object]) -> str:
+def image_recipe(name: str, options: Mapping[str, object], *, scipion_python: str) -> str:
     """A shell script that makes a fresh Debian 12 server ready to be made an image of."""
     site = sites.read(name, options)
-    return image.recipe(site.python, keep_sshd=bool(site.key_name))
+    return image.recipe(site.python, scipion_python=scipion_python, keep_sshd=bool(site.key_name))
 
 
 def examine(

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from scsched.cluster.openstack.errors import of_fault
 from scsched.cluster.pools import Candidate, Market
 from scsched.cluster.provider import (
     BadRequest,
@@ -126,8 +127,15 @@ def names_like(deployment: str, gang: str | None = None) -> str:
 
 
 def marked(server: Server, refused: ProviderError | None) -> str:
-    """The server's name while we delete it, which says why."""
-    mark = refused.code if refused else _OF_STATUS.get(server.status, _ASKED)
+    """The server's name while we delete it, which says why: that it was never built before all."""
+    if refused is not None:
+        mark = refused.code
+    elif server.mark in _NOT_BUILT:
+        mark = server.mark
+    elif server.was_not_built:
+        mark = of_fault(server.fault, server.name).code
+    else:
+        mark = _OF_STATUS.get(server.status, _ASKED)
     return f"{server.name.partition('.')[0]}.{mark}"
 
 
@@ -150,6 +158,7 @@ def read(server: Any, deployment: str) -> Server | None:
         launched_at=launched or _time(server.created_at),
         ended_at=_time(server.terminated_at) if status == "DELETED" else None,
         candidate=Candidate(tags.get(FLAVOR, ""), tags.get(ZONE, "")),
+        built=launched is not None and mark not in _NOT_BUILT,
     )
     return Server(
         server_id=str(server.id),

@@ -78,7 +78,10 @@ class NodeWorker(OpenStackWorker):  # type: ignore[misc]
         if self.instance is None:
             with translated(f"launch of {self.name}"):
                 made = self._client.connection.compute.create_server(**self._asked)
-            self.instance = self._look(str(made.id))
+            try:
+                self.instance = self._look(str(made.id))
+            except ProviderError as exc:  # whatever it says is not about the server, which exists
+                raise Unreachable(str(exc)) from exc
         end = time.monotonic() + BUILT_WITHIN_S
         while not self.instance.ran:
             if not self.instance.is_up:

@@ -98,8 +98,13 @@ def policy(
 
 _IMAGE_EXAMPLES = """\b
 Examples:
-  scsched cloud image > bake.sh       run it on a fresh Debian 12 machine, then make an image of it
-  scsched cloud image aws"""
+  scsched cloud image > bake.sh      for the only provider of the configuration
+  scsched cloud image aws > bake.sh
+Then make the wheel of scsched in the checkout, and run bake.sh as root on a fresh Debian 12:
+  .tools/bin/uv build --wheel        writes dist/scsched-0.1.0-py3-none-any.whl
+  SCSCHED=./scsched-0.1.0-py3-none-any.whl sh bake.sh
+The image has Scipion at scipion.python and scsched at the provider's python.
+Exit code: 3 if scipion.python is not set."""
 
 
 def image(name: Name = "", config: Config = None) -> int:

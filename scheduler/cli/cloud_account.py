@@ -41,10 +41,19 @@ def policy(config: Path | None, name: str, account: str) -> int:
 
 
 def image(config: Path | None, name: str) -> int:
-    """Print the recipe."""
+    """Print the recipe.
+
+    :raises ConfigError: nothing says where nodes have Scipion.
+    """
     settings = configuration.load(config)
     one = _one(settings, name)
-    put(str(registry.optional(settings.provider, one, "image_recipe")(one, settings.provider[one])))
+    make = registry.optional(settings.provider, one, "image_recipe")
+    if settings.scipion.python is None:
+        raise ConfigError(
+            "scipion.python is not set, and the image has to have Scipion at that path",
+            hint='write [scipion] python = "/opt/scsched/.scipion/venv/bin/python"',
+        )
+    put(str(make(one, settings.provider[one], scipion_python=str(settings.scipion.python))))
     return 0
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,25 +11,25 @@ from scsched.cluster.dask_cluster import DaskCluster, NodeLost
 from scsched.scheduler.driver import watch
 from scsched.scheduler.driver.gangcheck import GangCheck
 from scsched.scheduler.driver.halt import Halt
-from scsched.scheduler.driver.keeper import KeeperError, Prepared
+from scsched.scheduler.driver.keeper import KeeperError, KeeperLost, Prepared
 from scsched.scheduler.driver.members import Gathered, Members
-from scsched.scheduler.driver.outcome import Outcome, Trace
+from scsched.scheduler.driver.outcome import Outcome, Trace, end_of
 from scsched.scheduler.driver.project import Project
 from scsched.scheduler.driver.storage import ProjectStorage
 from scsched.scheduler.driver.storage_gate import StorageGate
-from scsched.scheduler.protocol import (
-    EndReport,
-    Hint,
-    Phase,
-    RunOrder,
-    RunReport,
-)
+from scsched.scheduler.driver.watchdog import Watchdog
+from scsched.scheduler.protocol import EndReport, Hint, Phase, RunOrder, RunReport
 
 log = logging.getLogger("scsched.driver")
-LOOK_S = 1.0
 JOIN_POLL_S = 0.05
+SWEEP_S = 10.0
+"""So long the end of a run waits for its scratch to be removed: the storage may hang."""
 
 _HINT_OF_STOP = {"STALLED": Hint.STALLED, "TIMEOUT": Hint.TIMEOUT}
+
+
+class _Stopped(Exception):
+    """Before anything of it ran."""
 
 
 class Execution:
@@ -51,7 +50,6 @@ class Execution:
         self._cluster = cluster
         self._members = members
         self._project = project
-        self._storage = storage
         self._scratch_root = scratch_root
         self._news = news
         self._phase = Phase.WAITING
@@ -59,9 +57,9 @@ class Execution:
         self._outcome = Outcome(order, project, self._trace)
         self._halt = Halt(order, cluster, members)
         self._gate = StorageGate(order, cluster, storage)
+        self._watchdog = Watchdog(order, self._trace, storage, news=news, stop=self._stop)
         self._end: EndReport | None = None
-        self._stopping = ""
-        self._stop_after = order.stop_after
+        self._may_cancel = False
         self._gone: frozenset[str] = frozenset()
         """Nodes of the gang that are gone as the broker says."""
         self._task = asyncio.ensure_future(self._run())
@@ -83,15 +81,14 @@ class Execution:
 
     def follow(self, order: RunOrder) -> None:
         """Hear what the broker wants of this run now."""
-        self._stop_after = order.stop_after
-        if order.stop and not self._stopping:
+        self._watchdog.stop_after = order.stop_after
+        if order.stop:
             self._stop(order.stop)
         self._part_with(frozenset(node.name for node in order.nodes if node.gone))
 
     def abandon(self) -> None:
         """The broker has closed this run: no process of it may go on."""
-        if not self._stopping:
-            self._stop("fenced")
+        self._stop("fenced")
 
     @property
     def _scratch(self) -> Path:
@@ -109,11 +106,14 @@ class Execution:
         return [node.name for node in self._order.nodes]
 
     def _stop(self, why: str) -> None:
-        self._stopping = why
+        """Once; a run that has come to its end without it is let go on to that."""
+        if self._trace.stopping:
+            return
+        self._trace.stopping = why
         log.info("run %d: stop asked: %s", self._order.run, why)
-        if self._phase is Phase.WAITING:
+        if self._may_cancel:
             self._task.cancel()
-        else:
+        elif self._phase is not Phase.WAITING:
             self._stop_task = asyncio.ensure_future(self._end_everywhere())
 
     def _part_with(self, gone: frozenset[str]) -> None:
@@ -138,36 +138,101 @@ class Execution:
         self._news()
 
     async def _run(self) -> None:
+        """Whatever is raised, it has an end: without one it is paid for and cannot be stopped."""
         try:
             end = await self._end_of_it()
-        except asyncio.CancelledError:
-            await self._end_everywhere()
-            end = EndReport(hint=Hint.STOPPED, detail=self._stopping)
-        except NodeLost as exc:
-            end = await self._after_loss(exc)
-        except Exception as exc:  # a bug of ours: the run ends and says so, the driver goes on
-            log.exception("run %d", self._order.run)
-            end = EndReport(hint=Hint.FAILED, detail=f"{type(exc).__name__}: {exc}")
-        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        except (Exception, asyncio.CancelledError) as exc:  # a bug of ours: the driver goes on
+            end = await self._after_bug(exc)
+        await self._sweep()
         self._end = end
         self._enter(Phase.ENDED)
 
     async def _end_of_it(self) -> EndReport:
-        """:raises NodeLost: it failed where the storage is gone; elsewhere it may do well."""
+        try:
+            return await self._carried_out()
+        except _Stopped:
+            await self._end_everywhere()
+            return end_of(Hint.STOPPED, self._trace.stopping)
+        except NodeLost as exc:
+            await self._end_everywhere()
+            return await self._outcome.bad(Hint.NODE_LOST, {}, str(exc))
+
+    async def _after_bug(self, bug: BaseException) -> EndReport:
+        """With the hint that costs its step least: that goes on from where it was."""
+        log.error("run %d", self._order.run, exc_info=bug)
+        try:
+            await self._end_everywhere()
+        except Exception:  # the end has to be told all the same
+            log.exception("run %d: it may not have ended everywhere", self._order.run)
+        return end_of(Hint.NODE_LOST, f"{type(bug).__name__}: {bug}")
+
+    async def _sweep(self) -> None:
+        removing = asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        await asyncio.wait({asyncio.ensure_future(removing)}, timeout=SWEEP_S)
+
+    async def _carried_out(self) -> EndReport:
+        """:raises NodeLost: no fault of the program; elsewhere or later it may do well."""
         try:
             end = await self._carry_out()
+        except KeeperLost as exc:  # its program may have done well
+            raise NodeLost(str(exc)) from exc
         except (KeeperError, OSError) as exc:
-            end = EndReport(hint=Hint.FAILED, detail=str(exc))
-        if end.hint is Hint.FAILED and not self._stopping:
+            await self._end_everywhere()
+            end = end_of(Hint.FAILED, str(exc))
+        if end.hint is Hint.FAILED and not self._trace.stopping:
             await self._gate.blame(end.detail)
         return end
 
     async def _carry_out(self) -> EndReport:
+        ready = await self._ready()
+        if ready is None:
+            self._complete()
+            return await self._outcome.taken_over()
+        prepared, gathered = ready
+        self._trace.began = True
+        self._enter(Phase.RUNNING)
+        watcher = watch.Watcher(prepared, self._order.attempt)
+        watching = asyncio.ensure_future(self._watchdog.watch(watcher))
+        try:
+            result = await self._cluster.submit_attempt(
+                self._names[0], self._spec(prepared, gathered)
+            )
+        finally:
+            watching.cancel()
+        await self._watchdog.last_look(watcher)
+        await self._end_everywhere()
+        if self._trace.stopping:
+            hint = _HINT_OF_STOP.get(self._trace.stopping, Hint.STOPPED)
+            return await self._outcome.bad(hint, result, self._trace.stopping)
+        if self._gone and result["exit_code"] != 0:
+            raise NodeLost(f"{_names_of(self._gone)} is gone")
+        return await self._outcome.of(prepared, result, self._complete)
+
+    async def _ready(self) -> tuple[Prepared, Gathered] | None:
+        """Here alone a stop is a cancel: nothing of it runs yet, and no end is on its way.
+
+        :raises _Stopped: it came.
+        """
+        ready = None
+        self._may_cancel = True
+        try:
+            if not self._trace.stopping:
+                ready = await self._get_ready()
+        except asyncio.CancelledError:
+            if not self._trace.stopping:
+                raise
+        finally:
+            self._may_cancel = False
+        if self._trace.stopping:  # a cancel may also have been swallowed: wait_for does so
+            raise _Stopped
+        return ready
+
+    async def _get_ready(self) -> tuple[Prepared, Gathered] | None:
+        """None: a person has done its work."""
         await self._project.wait()
         await self._nodes_up()
         if self._order.interactive:
-            self._complete()
-            return await self._outcome.taken_over()
+            return None
         prepared = self._trace.prepared = await self._project.prepare(
             self._order.ref,
             attempt=self._order.attempt,
@@ -179,24 +244,7 @@ class Execution:
         gathered = await self._members.gather(self._names, self._order.ranks, self._order.token)
         if self._halt.is_dear:
             await self._check_gang(gathered)
-        self._enter(Phase.RUNNING)
-        watcher = watch.Watcher(prepared, self._order.attempt)
-        watching = asyncio.ensure_future(self._watch(watcher))
-        try:
-            result = await self._cluster.submit_attempt(
-                self._names[0], self._spec(prepared, gathered)
-            )
-        finally:
-            watching.cancel()
-        # A short program may have come and gone between two looks.
-        await self._look(watcher)
-        await self._end_everywhere()
-        if self._stopping:
-            hint = _HINT_OF_STOP.get(self._stopping, Hint.STOPPED)
-            return await self._outcome.bad(hint, result, self._stopping)
-        if self._gone and result["exit_code"] != 0:
-            raise NodeLost(f"{_names_of(self._gone)} is gone")
-        return await self._outcome.of(prepared, result, self._complete)
+        return prepared, gathered
 
     async def _check_gang(self, gathered: Gathered) -> None:
         """:raises NodeLost: the gang is no good; its nodes are sent away, not tried again."""
@@ -214,10 +262,7 @@ class Execution:
             raise NodeLost(f"preflight: {verdict.reason}")
         log.info(
             "run %d: preflight: %d ranks on %s, %.0f MiB/s",
-            self._order.run,
-            verdict.ranks,
-            ", ".join(verdict.nodes),
-            verdict.mib_per_s,
+            *(self._order.run, verdict.ranks, ", ".join(verdict.nodes), verdict.mib_per_s),
         )
 
     async def _nodes_up(self) -> None:
@@ -225,49 +270,9 @@ class Execution:
         while not set(self._names) <= self._cluster.nodes_up().keys():
             await asyncio.sleep(JOIN_POLL_S)
 
-    async def _after_loss(self, loss: NodeLost) -> EndReport:
-        await self._end_everywhere()
-        return await self._outcome.bad(Hint.NODE_LOST, {}, str(loss))
-
     async def _end_everywhere(self) -> None:
-        grace_s = self._order.stop_grace_s if self._stopping else 0.0
+        grace_s = self._order.stop_grace_s if self._trace.stopping else 0.0
         await self._halt.everywhere(grace_s, self._trace.job_dir)
-
-    async def _look(self, watcher: watch.Watcher) -> bool:
-        """Take note of its progress; whether its output has grown."""
-        look = await asyncio.to_thread(watcher.look)
-        if look.progress is not None and look.progress != self._trace.progress:
-            self._trace.progress = look.progress
-            self._news()
-        return look.grew
-
-    async def _watch(self, watcher: watch.Watcher) -> None:
-        """Progress for the queue, and an end for a run whose output has stopped growing."""
-        grew_at = started_at = time.monotonic()
-        while True:
-            await asyncio.sleep(LOOK_S)
-            grew = await self._look(watcher)
-            if not self._stopping and await self._is_far_enough(watcher):
-                self._trace.in_time = True
-                self._stop(f"stopped after iteration {self._stop_after}, which is whole")
-            now = time.monotonic()
-            if grew:
-                grew_at = now
-            if now - grew_at - self._waited_s(grew_at) > self._order.stall_s and not self._stopping:
-                self._stop("STALLED")
-            if 0 < self._order.walltime_s < now - started_at and not self._stopping:
-                self._stop("TIMEOUT")
-
-    def _waited_s(self, since: float) -> float:
-        """Time in which the storage did not answer, so that nothing could grow."""
-        return self._storage.stalled_s(since, self._names) if self._storage else 0.0
-
-    async def _is_far_enough(self, watcher: watch.Watcher) -> bool:
-        """Whether the iteration is certified, not merely written, that it is to stop after."""
-        written = (self._trace.progress or {}).get("checkpoint")
-        if self._stop_after is None or written is None or written < self._stop_after:
-            return False
-        return await asyncio.to_thread(watcher.certified, self._stop_after)
 
     def _spec(self, prepared: Prepared, gathered: Gathered) -> dict[str, object]:
         order = self._order

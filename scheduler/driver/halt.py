@@ -42,7 +42,7 @@ class Halt:
         for _ in range(STOP_TRIES):
             try:
                 await self._cluster.stop(self._names, token, grace_s=grace_s, job_dir=job_dir)
-            except TimeoutError:
-                log.warning("run %d: a node does not answer to stop", self._order.run)
+            except OSError as exc:  # TimeoutError is one
+                log.warning("run %d: a node does not answer to stop: %r", self._order.run, exc)
             else:
                 return

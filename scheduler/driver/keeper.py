@@ -205,7 +205,8 @@ class Keeper:
             process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(CLOSE_TIMEOUT_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a storage that hangs holds it
+                process.wait(CLOSE_TIMEOUT_S)
         if process.stdout is not None:
             process.stdout.close()
 

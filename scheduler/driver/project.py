@@ -3,14 +3,28 @@
 import asyncio
 import getpass
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from scsched.scheduler import scipion_env
-from scsched.scheduler.driver.keeper import Finished, Inputs, Keeper, KeeperError, Prepared
+from scsched.scheduler.driver.keeper import (
+    Finished,
+    Inputs,
+    Keeper,
+    KeeperError,
+    KeeperLost,
+    Prepared,
+)
 from scsched.scheduler.protocol import Assignment
+from scsched.steps.errors import ScschedError
 
+T = TypeVar("T")
 log = logging.getLogger("scsched.driver")
+KEEPER_TRIES = 3
+"""With a storage that does not answer these take a quarter of an hour, and nodes are paid for."""
+PAUSE_S = 5.0
 
 
 class Project:
@@ -36,7 +50,7 @@ class Project:
         """Create the project, or open it if an earlier driver did."""
         try:
             await asyncio.to_thread(self._make)
-        except (KeeperError, OSError) as exc:
+        except (ScschedError, OSError) as exc:
             self.problem = f"the Scipion project {self.path} could not be made: {exc}"
             log.error("%s", self.problem)
         self._made.set()
@@ -89,24 +103,20 @@ class Project:
     async def prepare(
         self, ref: str, *, attempt: int, ranks: int, threads: int, gpu: bool
     ) -> Prepared:
-        async with self._lock:
-            return await asyncio.to_thread(
-                self._there().prepare,
-                self.ids[ref],
-                attempt=attempt,
-                ranks=ranks,
-                threads=threads,
-                gpu=gpu,
-            )
+        """:raises KeeperLost: again and again: no fault of the step."""
+        prepare = partial(self._there().prepare, self.ids[ref], attempt=attempt)
+        return await self._repeated(partial(prepare, ranks=ranks, threads=threads, gpu=gpu))
 
-    async def finish(self, ref: str) -> Finished:
-        async with self._lock:
-            return await asyncio.to_thread(self._there().finish, self.ids[ref])
+    async def finish(self, ref: str, *, stopping: Callable[[], object]) -> Finished:
+        """:param stopping: whether it is asked for in vain by now.
+
+        :raises KeeperLost: as `prepare`.
+        """
+        return await self._repeated(partial(self._there().finish, self.ids[ref]), stopping)
 
     async def inputs(self, ref: str) -> Inputs:
         """What the step will read, as far as the steps before it have made it."""
-        async with self._lock:
-            return await asyncio.to_thread(self._there().inputs, self.ids[ref])
+        return await self._once(partial(self._there().inputs, self.ids[ref]))
 
     def children(self, ref: str) -> Sequence[str]:
         """The steps that read what this one makes."""
@@ -114,8 +124,25 @@ class Project:
 
     async def fail(self, ref: str, message: str, *, aborted: bool) -> None:
         """:param aborted: a person stopped it."""
+        await self._once(partial(self._there().fail, self.ids[ref], message, aborted=aborted))
+
+    async def _once(self, call: Callable[[], T]) -> T:
         async with self._lock:
-            await asyncio.to_thread(self._there().fail, self.ids[ref], message, aborted=aborted)
+            return await asyncio.to_thread(call)
+
+    async def _repeated(
+        self, call: Callable[[], T], stopping: Callable[[], object] = lambda: False
+    ) -> T:
+        """A call after a keeper was lost starts another, which finds the project as it was."""
+        for _ in range(KEEPER_TRIES - 1):
+            try:
+                return await self._once(call)
+            except KeeperLost as exc:
+                if stopping():
+                    raise
+                log.warning("%s; once more", exc)
+            await asyncio.sleep(PAUSE_S)
+        return await self._once(call)
 
     async def close(self) -> None:
         if self._keeper is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 
 from scsched.cluster.dask_cluster import DaskCluster, NodeLost
@@ -10,6 +11,9 @@ from scsched.scheduler.protocol import RunOrder
 
 log = logging.getLogger("scsched.driver")
 POLL_S = 5.0
+HELD_S = 300.0
+"""So long nodes wait, which are paid for: a file server is back from a restart, with the 90 s in
+which it lets NFS clients take back their locks, well before."""
 
 
 class StorageGate:
@@ -25,10 +29,12 @@ class StorageGate:
         self._storage = storage
 
     async def wait(self) -> None:
-        """As long as the storage takes no work.
+        """While the storage takes no work, for some minutes.
 
-        :raises NodeLost: of nodes that do not see it.
+        :raises NodeLost: of nodes that do not see it, or when the minutes are over: the step then
+            waits for its storage without nodes, since the driver's beats tell the broker of it.
         """
+        give_up_at = time.monotonic() + HELD_S
         while self._storage is not None:
             verdict = await self._storage.check(self._names)
             if verdict.ok:
@@ -38,6 +44,8 @@ class StorageGate:
                 log.warning("run %d: %s", self._run, problems)
                 await self._cluster.dismiss(list(verdict.bad))
                 raise NodeLost(problems)
+            if time.monotonic() > give_up_at:
+                raise NodeLost(f"waited {HELD_S / 60:.0f} min: {verdict.held}")
             log.warning("run %d waits: %s", self._run, verdict.held)
             await asyncio.sleep(POLL_S)
 

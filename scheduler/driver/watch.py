@@ -237,4 +237,5 @@ def _tail(path: Path, end: str = "") -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return _COLOUR.sub("", text)
+    """Without colours, and without the zero bytes of a log that a lost node left a hole in."""
+    return _COLOUR.sub("", text.replace("\0", ""))

@@ -88,6 +88,15 @@ def test_a_daemon_speaks_and_ends_through_its_client(serving: FarAgent, tmp_path
     assert agent.where() == {"name": "n1", "address": serving.address, "scratch": "/var/tmp/x"}
 
 
+def test_the_leads_gpus_are_not_the_other_nodes(
+    serving: FarAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    agent.admit("r1", KEY)
+    program = orted(tmp_path, 'echo "${CUDA_VISIBLE_DEVICES-its own}"')
+    assert heard(client(serving, tmp_path, program))[1] == "its own\n"
+
+
 def test_much_output_arrives_whole(serving: FarAgent, tmp_path: Path) -> None:
     agent.admit("r1", KEY)
     program = orted(tmp_path, "seq 1 200000; exec 1>&-; sleep 0.2")

@@ -170,6 +170,28 @@ def test_a_machine_makes_the_account_runs_the_node_and_goes_off(hosts: Hosts, st
 
 
 @needs_hosts
+def test_the_owner_cannot_become_root(hosts: Hosts, start: Start) -> None:
+    """Not even where the image has an account of that number that may use sudo."""
+    start("#!/bin/sh\ngrep NoNewPrivs /proc/self/status; id -u")
+    wait_until(lambda: not hosts.is_up(0), lambda: hosts.console(0))
+    assert "NoNewPrivs:\t1\n4321\n" in hosts.console(0)
+
+
+@needs_hosts
+def test_a_machine_that_boots_again_goes_off(hosts: Hosts, start: Start) -> None:
+    """Nothing starts its node and its watchdog again: this unit is all that runs then."""
+    start("#!/bin/sh\nuntil [ -e /var/tmp/go ]; do sleep 0.1; done")
+    wait_until(lambda: "start of" in hosts.console(0))
+    wanted = "/etc/systemd/system/multi-user.target.wants/scsched-end.service"
+    unit = hosts.run(0, "cat", wanted).stdout
+    assert "ConditionPathExists=!/run/scsched\n" in unit
+    assert "ExecStart=/bin/systemctl poweroff\n" in unit
+    assert not Path(wanted).exists(), "it is the host's own"
+    hosts.run(0, "touch", "/var/tmp/go")
+    wait_until(lambda: not hosts.is_up(0), lambda: hosts.console(0))
+
+
+@needs_hosts
 def test_storage_that_cannot_be_mounted_ends_the_machine_with_a_clear_word(
     hosts: Hosts, start: Start, tmp_path: Path
 ) -> None:
@@ -255,16 +277,22 @@ def job(tmp_path: Path, node: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
-        env={"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7", "LD_LIBRARY_PATH": "/a b"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "SLURM_JOB_ID": "7",
+            "LD_LIBRARY_PATH": "/a b",
+            "CUDA_VISIBLE_DEVICES": "3,5",
+        },
         text=True,
     )
 
 
 def test_a_job_runs_as_its_user_and_cleans_up(tmp_path: Path) -> None:
-    started = job(tmp_path, '#!/bin/sh\necho "${SLURM_JOB_ID:-none}" "$LD_LIBRARY_PATH" "$5"')
+    values = '"${SLURM_JOB_ID:-none}" "$LD_LIBRARY_PATH" "$CUDA_VISIBLE_DEVICES" "$5"'
+    started = job(tmp_path, f"#!/bin/sh\necho {values}")
     said, _ = started.communicate(timeout=20)
     directory = tmp_path / "it's scratch" / f"scsched-{os.getuid()}" / "dep-w1-g3-1"
-    assert f"none /a b {directory}/gang.json" in said
+    assert f"none /a b 3,5 {directory}/gang.json" in said
     assert started.returncode == 0
     assert not directory.exists()
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -101,6 +102,21 @@ def test_a_submission_is_planned_taken_and_answered(api: Api) -> None:
     assert [line["nodes"] for line in answer["plan"]] == [1, 2, 1]
     assert api.get("/v1/workflows/1")["steps_total"] == 3
     assert api.get("/v1/select?q=@bo")["items"] == [{"workflow": 1, "step": None}]
+
+
+def test_where_no_step_can_run_a_submission_is_refused_and_a_dry_run_warned(api: Api) -> None:
+    settings = Settings(state_dir=api.socket.parent)
+    app = make_app(settings, api.world.store, api.world.services, api.ticker)
+    bare = replace(api, socket=api.socket.with_name("bare.sock"))
+    with listening(daemon._server_config(app, bare.socket)):
+        error = bare.submit(409)["error"]
+        planned = bare.submit(dry_run=True)
+        assert bare.get("/v1/workflows")["items"] == []
+    assert (error["code"], error["exit"]) == ("config", 3)
+    assert "scipion.python is not set" in error["message"]
+    assert "scsched setup scipion" in error["hint"]
+    assert len(planned["plan"]) == 3
+    assert "scipion.python is not set" in planned["warnings"][-1]["problem"]
 
 
 def test_a_dry_run_writes_nothing(api: Api) -> None:

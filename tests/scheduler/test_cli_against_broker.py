@@ -12,6 +12,9 @@ from scsched.scheduler.cli.misfit import misfit
 from tests.scheduler.served import DOCUMENT, Daemon, Json, daemons
 
 CONFIG = """
+[scipion]
+python = "/opt/scipion/bin/python"
+
 [[pool]]
 name = "local"
 max_nodes = 2

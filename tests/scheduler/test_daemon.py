@@ -1,5 +1,6 @@
 """The broker as a process, and a database that will not write."""
 
+import logging
 import os
 import signal
 import socket
@@ -10,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from scsched.db.session import open_store
+from scsched.scheduler import daemon
 from scsched.steps.state import StepState
 from tests.db import rows
 from tests.scheduler.served import DOCUMENT, Api, Daemon, daemons, serving
 from tests.scheduler.world import World, wait_until
 
-NO_TICKS = "[times]\ntick_s = 0.05\n"
+NO_TICKS = '[times]\ntick_s = 0.05\n[scipion]\npython = "/opt/scipion/bin/python"\n'
 
 
 @pytest.fixture
@@ -61,6 +63,20 @@ def test_what_was_submitted_outlives_a_stop_and_a_kill(broker: Daemon, document:
     assert "Traceback" not in broker.log()
 
 
+def test_without_scipion_nothing_is_taken_in() -> None:
+    with daemons() as bare:
+        file = bare.state_dir / "w.json"
+        file.write_text(DOCUMENT)
+        bare.start()
+        for verb in ("submit", "run"):
+            refused = bare.scsched(verb, str(file))
+            assert refused.returncode == 3
+            assert "scipion.python is not set" in refused.stderr
+            assert "scsched setup scipion" in refused.stderr
+            assert bare.scsched(verb, str(file), "--dry-run").returncode == 0
+        assert bare.json("queue", "--all")["items"] == []
+
+
 def test_a_file_where_the_socket_should_be_is_left_alone(broker: Daemon) -> None:
     broker.socket.write_text("precious")
     refused = broker.scsched("serve")
@@ -94,6 +110,25 @@ def test_what_the_broker_keeps_is_not_for_others_to_read(broker: Daemon) -> None
     assert (broker.state_dir / "scsched.db").stat().st_mode & 0o077 == 0
     wanted = 0o711 if os.geteuid() == 0 else 0o700
     assert broker.state_dir.stat().st_mode & 0o777 == wanted
+
+
+def test_logs_can_be_reached_and_each_is_its_owner_s_alone(tmp_path: Path) -> None:
+    old = tmp_path / "log" / "driver-7.log"
+    old.parent.mkdir()
+    old.write_text("of an earlier version")
+    old.chmod(0o644)
+    daemon._make_dirs(tmp_path)
+    wanted = 0o711 if os.geteuid() == 0 else 0o700
+    assert old.parent.stat().st_mode & 0o777 == wanted
+    assert old.stat().st_mode & 0o777 == 0o640
+    before = logging.getLogger().handlers[:]
+    try:
+        daemon._logging(tmp_path)
+    finally:
+        for handler in set(logging.getLogger().handlers) - set(before):
+            handler.close()
+        logging.getLogger().handlers[:] = before
+    assert (old.parent / "broker.log").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture

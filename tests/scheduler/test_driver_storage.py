@@ -13,12 +13,14 @@ import pytest
 from scsched.cluster.storage_look import TOKEN, Found, Word
 from scsched.cluster.storage_watch import State
 from scsched.scheduler.driver import storage as driver_storage
+from scsched.scheduler.driver import storage_gate
 from scsched.scheduler.driver.storage import ProjectStorage, Wanted
 from scsched.scheduler.driver.storage_rules import Stalls, judge, problem_of
 from scsched.scheduler.driver.usage import EVERY_S, LONGEST_S, SOONEST_S, Usage
-from scsched.scheduler.protocol import StorageReport
+from scsched.scheduler.protocol import Hint, StorageReport
 from scsched.scheduler.storage_hold import FRESH, StorageHold, Told, holds, shares
 from scsched.steps.state import PendingReason
+from tests.scheduler.played_run import Scene
 
 NOW = datetime(2026, 1, 1, 12, 3, 20, tzinfo=UTC)
 GIB = 2**30
@@ -328,6 +330,26 @@ def test_a_full_storage_holds_new_work_and_asks_no_node(tmp_path: Path) -> None:
             assert "GiB free, 1e+09 wanted" in report.problem
             assert report.free
             assert report.free % (100 * 2**20) == 0
+
+    asyncio.run(scenario())
+
+
+def test_nodes_do_not_wait_for_a_storage_without_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_gate, "HELD_S", 0.3)
+    monkeypatch.setattr(storage_gate, "POLL_S", 0.01)
+
+    async def scenario() -> None:
+        nodes = SameHost("n1")
+        with storage_of(tmp_path / "p", nodes, Wanted(min_free_gib=1e9)) as storage:
+            await storage.start()
+            await until(lambda: storage.report().problem)
+            scene = Scene(tmp_path, storage=storage)
+            end = await scene.end()
+            assert end.hint is Hint.NODE_LOST
+            assert end.detail.startswith(f"waited 0 min: storage {storage.folder}: full: ")
+            assert storage.report().problem.startswith("full: "), "which holds its step back"
 
     asyncio.run(scenario())
 

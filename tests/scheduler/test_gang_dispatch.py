@@ -176,6 +176,23 @@ def test_a_full_storage_stops_new_work_of_its_workflow_alone(make_world: MakeWor
     world.until_state(RUNNING, "2")
 
 
+def test_a_step_that_gave_up_its_nodes_waits_for_its_storage_without_any(
+    make_world: MakeWorld,
+) -> None:
+    """Not for other nodes, which would wait as these did."""
+    world = make_world(pool(max_nodes=4))
+    world.submit(step("1"))
+    world.until_state(RUNNING, "1")
+    driver = world.programs.of(1)
+    driver.storage = StorageReport(path="/shared", problem="stalled since 12:00:00Z")
+    world.finish("1", hint=Hint.NODE_LOST, detail="waited 5 min: storage /shared: stalled")
+    world.tick(60)
+    assert (world.at("1"), len(world.runs()), world.open_runs()) == (StepState.PENDING, 1, [])
+    assert world.services.dispatch.unplaced[world.steps(1)["1"].id].reason is PendingReason.STORAGE
+    driver.storage = StorageReport(path="/shared")
+    world.until_state(RUNNING, "1")
+
+
 @pytest.mark.parametrize(
     ("project", "fits"),
     [("/shared/lab/p1", True), ("/shared/../home/p1", False), ("/shared2/p1", False), (None, True)],

@@ -13,6 +13,7 @@ from scsched.cluster.pools import Candidate, Market
 from scsched.cluster.provider import (
     BadRequest,
     Credentials,
+    InProgress,
     Join,
     LaunchRequest,
     NoCapacity,
@@ -20,6 +21,7 @@ from scsched.cluster.provider import (
     Owner,
     ProviderError,
     QuotaExceeded,
+    Seen,
     Throttled,
     Unreachable,
     gang_of,
@@ -59,6 +61,27 @@ def test_the_cheapest_is_asked_for_first(choosy: World) -> None:
     assert {(node.kind, node.zone, node.usd_per_hour) for node in choosy.nodes()} == {
         ("cheap", "a", Decimal(2))
     }
+
+
+@pytest.mark.parametrize("state", [NodeState.PENDING, NodeState.STOPPING])
+def test_what_is_listed_before_it_is_built_is_left_to_its_launch(
+    choosy: World, monkeypatch: pytest.MonkeyPatch, state: NodeState
+) -> None:
+    """A cloud may list what it tries to build, and then refuse it: that is no node that ended."""
+    choosy.submit(step("1"))
+    choosy.cloud.refuse(InProgress("it still looks for a host"), times=9)
+    choosy.until(lambda: bool(choosy.cloud.asked))
+    tried = Seen(choosy.cloud.asked[0][0], "i-1", state, built=False)
+    with monkeypatch.context() as patch:
+        listed = choosy.cloud.list
+        patch.setattr(choosy.cloud, "list", lambda: (*listed(), tried))
+        choosy.tick(2)
+        choosy.cloud.scarce = {CHEAP: NONE}
+        choosy.tick()
+    choosy.until_state(RUNNING)
+    assert kinds(choosy) == {Candidate("cheap", "b")}
+    assert choosy.ends() == []
+    assert not [event for event in choosy.events() if event.kind == "node_ended"]
 
 
 def test_what_is_refused_is_asked_for_otherwise_by_the_same_run_as_a_whole(choosy: World) -> None:

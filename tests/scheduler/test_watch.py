@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scsched.scheduler.driver.keeper import Inputs, Prepared
-from scsched.scheduler.driver.watch import Stamps, Watcher, base_of
+from scsched.scheduler.driver.watch import Stamps, Watcher, base_of, last_words, words_and
 from scsched.steps import lineage
 from scsched.steps.lineage import Attempt, Lineage
 from scsched.steps.progress import Progress
@@ -76,10 +76,22 @@ def test_an_iteration_is_certified_by_all_of_its_files(prepared: Prepared) -> No
         data.write_bytes(whole)
 
 
-def test_nothing_is_certified_before_the_launcher_has_begun(tmp_path: Path) -> None:
+def not_begun(tmp_path: Path) -> Prepared:
     job = tmp_path / "Runs" / "000002_X"
-    made = Prepared(
+    return Prepared(
         argv=(), cwd=tmp_path, stdout=job / "o", stderr=job / "e", job_dir=job,
         run_db=job / "db", protocol="X", inputs=Inputs(particles=None, box_px=None),
     )  # fmt: skip
-    assert not Watcher(made, attempt=1).certified(1)
+
+
+def test_nothing_is_certified_before_the_launcher_has_begun(tmp_path: Path) -> None:
+    assert not Watcher(not_begun(tmp_path), attempt=1).certified(1)
+
+
+def test_last_words_hold_no_zero_bytes(tmp_path: Path) -> None:
+    """A log has a hole where its node was lost; no database takes it."""
+    made = not_begun(tmp_path)
+    made.stderr.parent.mkdir(parents=True)
+    made.stderr.write_bytes(b"began\n" + bytes(64) + b"\nno particles\n")
+    assert last_words(made, {"exit_code": 1}) == "exit 1\nbegan\nno particles"
+    assert words_and(made, "it\0 failed") == "began\nno particles\nit failed"

@@ -11,7 +11,7 @@ from scsched.scheduler.broker import Unplaceable
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import Hint
 from scsched.scheduler.ticker import utc_now
-from scsched.scheduler.why import LastRun, Standing, why
+from scsched.scheduler.why import Driver, Gang, LastRun, Standing, configuring, given_up, why
 from scsched.steps.state import EndReason, PendingReason, StepState
 from tests.scheduler.served import serving
 from tests.scheduler.world import World, pool, step
@@ -89,6 +89,91 @@ def test_the_provider_s_words_are_heard_while_a_step_waits_for_capacity(
     assert said["reason"] == PendingReason.BEGIN_TIME
     assert "in pool spot, ended NO_CAPACITY: " in said["sentence"]
     assert "none of these in zone a" in said["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("gang", "driver", "sentence"),
+    [
+        (Gang("cpu", 2), Driver(), "waits for its driver, which is on its way"),
+        (
+            Gang("cpu", 2),
+            Driver(failures=3, loss="process 9 is gone"),
+            "waits for its driver, which has failed 3 times: process 9 is gone",
+        ),
+        (
+            Gang("cpu", 2),
+            Driver(connected=True),
+            "waits for its nodes: 0 of 2 nodes in pool cpu up, none launched yet",
+        ),
+        (
+            Gang("spot", 4, up=1, launched=3, launched_at=NOW - timedelta(seconds=95)),
+            Driver(connected=True),
+            "waits for its nodes: 1 of 4 nodes in pool spot up, 3 launched, the first 95 s ago",
+        ),
+        (
+            Gang("cpu", 1, launched=1, launched_at=NOW + timedelta(seconds=1)),
+            Driver(connected=True, failures=1, loss="killed"),
+            "waits for its nodes: 0 of 1 node in pool cpu up, 1 launched, the first 0 s ago; "
+            "before this its driver has failed once: killed",
+        ),
+        (
+            Gang("cpu", 1, up=1, launched=1, launched_at=NOW),
+            Driver(connected=True),
+            "all it needs is up, 1 node in pool cpu: its driver is about to start the program",
+        ),
+    ],
+)
+def test_a_step_that_is_configured_says_what_it_waits_for(
+    gang: Gang, driver: Driver, sentence: str
+) -> None:
+    found = configuring(gang, driver, NOW)
+    assert (found.reason, found.sentence) == (None, sentence)
+
+
+def test_a_run_that_went_with_its_driver_is_blamed_on_it() -> None:
+    lost = LastRun(EndReason.BOOT_FAIL, "cpu", "its nodes are gone: not needed any more")
+    driver = Driver(failures=2, loss="process 9 is gone; its last words: no such key")
+    later = replace(FREE, not_before=NOW + timedelta(seconds=30), last=lost, driver=driver)
+    blamed = "ended BOOT_FAIL: its driver has failed 2 times: process 9 is gone; its last words"
+    assert blamed in why(later, NOW).sentence
+    assert why(replace(later, driver=Driver()), NOW).sentence.endswith("not needed any more")
+    failed = given_up(lost, driver)
+    assert failed is not None
+    assert blamed in failed.sentence
+    assert given_up(lost, Driver()) is None
+    assert given_up(LastRun(EndReason.OUT_OF_MEMORY, "cpu"), driver) is None
+
+
+def test_the_owner_hears_of_a_driver_that_keeps_dying_and_others_do_not(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(pool(), retry=RetryConfig(backoff_s=300.0))
+    world.programs.said = "ConfigError: no such key"
+    world.now = utc_now()
+    world.submit()
+    world.until_state(StepState.CONFIGURING)
+    world.until(lambda: bool(world.programs.drivers))
+    world.programs.kill(1)
+    world.services.drivers.tick(world.now)
+    with serving(world) as api:
+        waits = api.get("/v1/steps/1.1")
+        (queued,) = api.get("/v1/workflows?scope=all")["items"]
+    assert waits["state"] == "CONFIGURING"
+    assert waits["why"]["sentence"].startswith("waits for its driver, which has failed once: proc")
+    assert waits["why"]["sentence"].endswith("its last words: ConfigError: no such key")
+    assert waits["reason_text"] == waits["why"]["sentence"]
+    assert "no such key" not in str(queued)
+
+
+def test_a_step_whose_nodes_boot_says_how_many_are_up(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    world.boots = lambda token: token == world.up()[0]
+    world.now = utc_now()
+    world.submit(step("1", width=2))
+    world.until(lambda: any(node.up_at for node in world.nodes()))
+    with serving(world) as api:
+        (shown,) = api.get("/v1/workflows/1")["steps"]
+    assert "waits for its nodes: 1 of 2 nodes in pool cpu up, 2 launched" in shown["reason_text"]
 
 
 def test_what_the_last_tick_found_is_said_last() -> None:

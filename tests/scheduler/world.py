@@ -241,6 +241,8 @@ class PlayedPrograms:
         self.drivers: dict[int, PlayedDriver] = {}
         """By pid."""
         self.refuse = 0
+        self.said = ""
+        """What every driver writes last."""
         self.die_after_start = False
         self._pid = 100
 
@@ -265,6 +267,9 @@ class PlayedPrograms:
 
     def alive(self, process: Process) -> bool:
         return process.pid in self.drivers
+
+    def last_words(self, record: DriverRec) -> str:
+        return self.said
 
     def of(self, workflow: int) -> PlayedDriver:
         (found,) = [d for d in self.drivers.values() if d.workflow == workflow]

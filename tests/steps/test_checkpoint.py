@@ -1,4 +1,7 @@
+import errno
+import os
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,3 +193,22 @@ def test_a_map_is_whole_when_it_is_as_long_as_its_header_says(tmp_path: Path) ->
     path.write_bytes(bytes(1024))
     with pytest.raises(Torn, match="not an MRC header"):
         mrc.require_whole(path)
+
+
+def test_a_map_that_is_put_aside_while_it_is_looked_at_is_whole_or_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    path = tmp_path / "map.mrc"
+    path.write_bytes(struct.pack("<4i", 2, 2, 2, 0) + bytes(1024 - 16 + 8))
+    monkeypatch.setattr(Path, "stat", gone)
+    assert mrc.require_whole(path).sections == 2
+
+
+def test_a_file_that_the_storage_does_not_give_refuses_its_iteration_alone(tmp_path: Path) -> None:
+    values = f"_rlnCurrentIteration 1\n_rlnModelStarFile {'x' * 300}\n"
+    (tmp_path / "run_it001_optimiser.star").write_text(f"\ndata_optimiser_general\n\n{values} \n")
+    (refused,) = checkpoint.newest([Branch("run")], project=tmp_path).refused
+    assert "File name too long" in refused.why

@@ -53,6 +53,14 @@ def test_the_relion_refinements_resume_from_iterations() -> None:
     assert classes.table()["ProtRelionRefine3D"].shape is Shape.SPLIT_HALVES
 
 
+@pytest.mark.parametrize(
+    "name", ["Motioncor", "2Autopick", "AutopickLoG", "ExtractParticles", "PreprocessParticles"]
+)
+def test_relions_movie_and_micrograph_protocols_keep_finished_items(name: str) -> None:
+    """Scipion marks each finished movie or micrograph, or the launcher lets RELION skip it."""
+    assert classes.table()[f"ProtRelion{name}"].resume is Resume.ITEM
+
+
 def test_twins_that_differ_in_one_letter_are_two_classes() -> None:
     assert {"ProtRelionPostprocess", "ProtRelionPostProcess"} <= set(classes.table())
 

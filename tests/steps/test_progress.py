@@ -30,10 +30,16 @@ def project(tmp_path: Path) -> Path:
 
 
 def write_iteration(
-    project: Path, number: int, *, at_s: int, root: str = BASE, resolution: str = "28.0"
+    project: Path,
+    number: int,
+    *,
+    at_s: int,
+    root: str = BASE,
+    resolution: str = "28.0",
+    shares: tuple[str, ...] = ("0.25", "0.75"),
 ) -> None:
     general = f"\ndata_model_general\n\n_rlnCurrentResolution {resolution}\n \n"
-    classes = [{"rlnClassDistribution": share} for share in ("0.25", "0.75")]
+    classes = [{"rlnClassDistribution": share} for share in shares]
     start = f"{project / root}_it{number:03d}_"
     Path(f"{start}model.star").write_text(general + star_block("model_classes", classes))
     Path(f"{start}optimiser.star").write_text("data_optimiser_general\n")
@@ -135,6 +141,21 @@ def test_a_half_written_model_is_not_read(project: Path) -> None:
     write_iteration(project, 2, at_s=1030)
     Path(f"{project / BASE}_it002_model.star").write_text("\ndata_model_general\n\n_rlnCurr")
     assert Reader(project / "log", project=project, base=BASE).read().finished_iteration == 1
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_left_out(project: Path) -> None:
+    write_iteration(project, 1, at_s=1000)
+    Path(f"{project / BASE}_it002_optimiser.star").symlink_to("put aside")
+    assert Reader(project / "log", project=project, base=BASE).read().finished_iteration == 1
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "-inf", "0.2x"])
+def test_shares_and_a_resolution_that_are_no_numbers_are_left_out(
+    project: Path, share: str
+) -> None:
+    write_iteration(project, 1, at_s=1000, resolution="nan", shares=("0.25", share))
+    found = Reader(project / "log", project=project, base=BASE).read()
+    assert (found.finished_iteration, found.classes, found.resolution_a) == (1, (), None)
 
 
 def test_progress_follows_the_living_attempt(project: Path) -> None:

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from scsched.cluster.ec2 import clients
+from scsched.cluster.ec2 import clients, workers
+from scsched.cluster.ec2.request import Launch
+from scsched.cluster.ec2.workers import Described
 from scsched.cluster.pools import Candidate, Market
 from scsched.cluster.provider import (
     BadRequest,
@@ -33,6 +35,21 @@ def test_a_gang_is_one_call_and_each_node_has_its_index(rig: Rig) -> None:
     assert {one.token: one.provider_id for one in rig.provider.list()} == {
         request.token: instance for request, instance in zip(asked, ids, strict=True)
     }
+
+
+def test_a_gang_whose_machines_cannot_tell_their_places_is_ended(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = workers.launch
+
+    def unordered(asked: Launch) -> list[Described]:
+        return [{**one, "AmiLaunchIndex": 0} for one in honest(asked)]
+
+    monkeypatch.setattr(workers, "launch", unordered)
+    (first, second) = rig.refusals(gang(2))
+    assert type(first.error) is type(second.error) is BadRequest
+    assert "the same ami-launch-index" in str(first.error)
+    assert rig.box.up() == []
 
 
 def test_two_gangs_are_two_calls_and_the_answers_keep_their_order(rig: Rig) -> None:

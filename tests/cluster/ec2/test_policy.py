@@ -123,7 +123,10 @@ def test_a_role_is_passed_only_where_one_is_configured() -> None:
     arn = f"arn:aws:iam::{ACCOUNT}:instance-profile/scsched-s3"
     for profile in ("scsched-s3", arn):
         passed = statements(iam_instance_profile=profile)["PassRole"]
-        assert passed["Resource"] == [f"arn:aws:iam::{ACCOUNT}:role/scsched-s3"]
+        mine = f"arn:aws:iam::{ACCOUNT}:role"
+        assert passed["Resource"] == [f"{mine}/scsched-s3", f"{mine}/*/scsched-s3"]
+    other = statements(iam_instance_profile="lab", iam_role="lab-NodeRole-1X2Y")["PassRole"]
+    assert other["Resource"][0] == f"{mine}/lab-NodeRole-1X2Y"
 
 
 def test_the_queue_is_the_sites_own() -> None:

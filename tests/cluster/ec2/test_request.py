@@ -59,6 +59,10 @@ def test_a_machine_that_shuts_down_is_gone(rig: Rig) -> None:
     assert sent(rig)["InstanceInitiatedShutdownBehavior"] == "terminate"
 
 
+def test_a_machine_that_failed_is_not_brought_back(rig: Rig) -> None:
+    assert sent(rig)["MaintenanceOptions.AutoRecovery"] == "disabled"
+
+
 @pytest.mark.parametrize("kind", ["instance", "volume", "network-interface"])
 def test_what_is_made_is_tagged_in_the_launch_call(rig: Rig, kind: str) -> None:
     asked = gang(2)

@@ -153,6 +153,16 @@ def test_a_server_without_a_host_yet_is_asked_for_again(
     assert in_nova(lab) == [answer.provider_id]
 
 
+@pytest.mark.parametrize("status", [403, 410, 429])
+def test_what_the_first_look_says_is_no_word_on_the_server_that_was_made(
+    lab: Lab, status: int
+) -> None:
+    lab.cloud.front.fail("GET", "/servers/[0-9a-f-]+$", status)
+    (error,) = refused(lab, lab.ask("g"))
+    assert type(error) is Unreachable
+    assert launched(lab, lab.ask("g")) == in_nova(lab)
+
+
 def test_a_throttled_cloud_says_when_to_come_again(lab: Lab) -> None:
     lab.cloud.front.fail("POST", SERVERS, 429, "slow down", Retry_After="17")
     (error,) = refused(lab, lab.ask("g"))

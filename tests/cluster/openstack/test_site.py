@@ -88,6 +88,31 @@ def test_a_name_tells_whose_server_it_is_and_why_it_ended(market: Market) -> Non
     assert gone.seen.token == "41-0"  # noqa: S105 - a node's name
 
 
+def test_why_it_was_never_built_outlives_that_somebody_ends_it() -> None:
+    """Else its gang would count as one that has run, and no other flavor would be tried."""
+    name, ours = servers.name_of("d", "41-0", Market.ON_DEMAND), {servers.DEPLOYMENT: "d"}
+    full = {"message": "No valid host was found."}
+    unbuilt = servers.read(Listed(name, "ERROR", tags=ours, fault=full), "d")
+    assert unbuilt is not None
+    assert not unbuilt.seen.built
+    refused = servers.marked(unbuilt, None)
+    marked = servers.read(Listed(refused, "BUILD", tags=ours), "d")
+    assert marked is not None
+    assert marked.refusal is NoCapacity
+    assert servers.marked(marked, None) == refused
+    gone = servers.read(Listed(refused, "DELETED"), "d")
+    assert gone is not None
+    assert servers.sights([gone]) == []
+
+
+def test_a_server_that_broke_in_its_life_was_built() -> None:
+    name, ours = servers.name_of("d", "41-0", Market.ON_DEMAND), {servers.DEPLOYMENT: "d"}
+    broken = servers.read(Listed(name, "ERROR", tags=ours, launched_at="2026-11-01T10:00:00"), "d")
+    assert broken is not None
+    assert broken.seen.built
+    assert servers.marked(broken, None) == f"{name}.error"
+
+
 def test_servers_of_others_are_nobody_s() -> None:
     name = servers.name_of("d", "41-0", Market.SPOT)
     assert servers.read(Listed("web-1", tags={servers.DEPLOYMENT: "d"}), "d") is None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scsched.scheduler import daemon, drivers
-from scsched.scheduler.config import RetryConfig, Settings, TimesConfig
+from scsched.scheduler.config import RetryConfig, ScipionConfig, Settings, TimesConfig
 from scsched.steps.errors import StoreBusy
 from tests.faults.kill import mutants, worlds
 from tests.faults.kill.journal import Journal, Kind
@@ -53,6 +53,7 @@ class Site:
             "state_dir": self.state_dir,
             "database": self.database,
             "retry": RETRY,
+            "scipion": ScipionConfig(python=Path(sys.executable)),
             "times": TimesConfig(tick_s=0.1, stop_grace_s=0.0),
         }
         return Settings.model_validate({**fixed, **self.world.settings})

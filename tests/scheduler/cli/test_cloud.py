@@ -13,6 +13,9 @@ Capture = pytest.CaptureFixture[str]
 CONFIG = """
 state_dir = "{folder}/state"
 
+[scipion]
+python = "/opt/scsched/.scipion/venv/bin/python"
+
 [provider.aws]
 kind = "ec2"
 region = "eu-west-1"
@@ -112,7 +115,18 @@ def test_what_a_batch_system_has_not_is_said_with_what_to_do(
 
 def test_the_image_recipe_is_a_script(config: Path, capsys: Capture) -> None:
     assert main(["cloud", "image", "aws"]) == 0
-    assert capsys.readouterr().out.startswith("#!/bin/sh")
+    out = capsys.readouterr().out
+    assert out.startswith("#!/bin/sh")
+    assert "environment=/opt/scsched/.venv\nscipion=/opt/scsched/.scipion\n" in out
+
+
+def test_an_image_without_a_place_for_scipion_is_refused(config: Path, capsys: Capture) -> None:
+    table = '[scipion]\npython = "/opt/scsched/.scipion/venv/bin/python"\n'
+    config.write_text(config.read_text().replace(table, ""))
+    assert main(["cloud", "image", "aws"]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "scipion.python is not set" in err
 
 
 def test_a_provider_that_is_not_there_is_named(config: Path, capsys: Capture) -> None:
