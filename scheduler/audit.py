@@ -5,7 +5,7 @@ missing    on record as launched, and its provider does not list it: paid for in
 state      on record as alive, and its provider says that it has ended
 price      its provider names another price than the ledger
 interval   its provider bills from or until another moment than the ledger
-silent     its provider does not answer: nothing can be said
+silent     its provider does not answer, or is not configured: nothing can be said
 """
 
 import logging
@@ -68,7 +68,12 @@ class Audit:
             live = node_rows.live(session)
             listed = records.by_token(session, census.seen)
         known = {**listed, **{node.token: node for node in live}}
-        found = [*_silent(census), *_listed(census, known), *self._unlisted(census, live, now)]
+        found = [
+            *_silent(census),
+            *self._unconfigured(live),
+            *_listed(census, known),
+            *self._unlisted(census, live, now),
+        ]
         if fix:
             found = [self._fixed(one, now) for one in found]
         alive = {token: one for token, one in census.seen.items() if _is_alive(one)}
@@ -87,6 +92,13 @@ class Audit:
         if seen.usd_per_hour is not None:
             return seen.usd_per_hour
         return node.usd_per_hour if node else self._fleet.price(seen.pool, seen.candidate)
+
+    def _unconfigured(self, live: Iterable[NodeRec]) -> Iterable[Difference]:
+        """Nodes whose provider was taken out of the configuration: nobody lists or ends them."""
+        for node in live:
+            if node.launched_at is not None and self._fleet.traits(node.provider) is None:
+                text = f"provider {node.provider} of {node.name} ({node.provider_id})"
+                yield Difference("silent", f"{text} is not configured", node.provider, node)
 
     def _unlisted(
         self, census: Census, live: Iterable[NodeRec], now: datetime

@@ -20,6 +20,7 @@ from scsched.scheduler.protocol import Assignment, Beat, Orders
 from scsched.scheduler.selectors import select
 from scsched.scheduler.ticker import Services, utc_now
 from scsched.scheduler.tickets import Tickets
+from scsched.scheduler.unconfigured import keeps_driver
 from scsched.steps.errors import Fenced, NotFound, PermissionDenied, UsageError
 
 Json = dict[str, object]
@@ -190,7 +191,8 @@ class Desk:
             record = self._driver(session, workflow, beat.token, peer)
             runs = open_runs_of(session, workflow)
             live = node_rows.live(session, workflow)
-        end = not runs and not live and workflow not in self._services.drivers.wanted
+        kept = runs or any(keeps_driver(node, self._services.fleet) for node in live)
+        end = not kept and workflow not in self._services.drivers.wanted
         return orders_of(
             runs,
             self._settings.times,

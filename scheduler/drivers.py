@@ -75,6 +75,8 @@ class Drivers:
         """Why the driver that was intended last could not be started, by workflow."""
         self.wanted: frozenset[int] = frozenset()
         """Workflows that had something to run at the last tick."""
+        self._unknown: set[int] = set()
+        """Users without an account here, of whom it was told."""
 
     def tick(self, now: datetime) -> None:
         with self._store.read() as session:
@@ -89,12 +91,16 @@ class Drivers:
                 self._start(record, now)
 
     def joining(self, node: NodeRec) -> tuple[Owner, Join] | None:
-        """Whose the node is and where it joins; None until its driver has said hello."""
+        """Whose the node is and where it joins; None until its driver has said hello, and while its
+        owner's account cannot be looked up."""
         record = self._records.get(node.workflow_id)
         tls_dir = (record.info or {}).get("tls_dir") if record else None
         if record is None or not record.address or not tls_dir:
             return None
-        owner = Owner(uid=record.uid, gid=group_of(record.uid), username=record.username)
+        gid = self._group_of(record)
+        if gid is None:
+            return None
+        owner = Owner(uid=record.uid, gid=gid, username=record.username)
         join = Join(
             scheduler_address=record.address,
             tls_dir=Path(str(tls_dir)),
@@ -102,6 +108,18 @@ class Drivers:
             desk=_desk(record),
         )
         return owner, join
+
+    def _group_of(self, record: DriverRec) -> int | None:
+        try:
+            gid = group_of(record.uid)
+        except KeyError:
+            if record.uid not in self._unknown:
+                self._unknown.add(record.uid)
+                words = "workflow %d: uid %d (%s) has no account here, no node is launched for it"
+                log.error(words, record.workflow_id, record.uid, record.username)
+            return None
+        self._unknown.discard(record.uid)
+        return gid
 
     def _look_after(self, record: DriverRec, now: datetime, *, wanted: bool) -> None:
         """Write down what became of a driver that was intended."""

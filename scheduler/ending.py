@@ -6,14 +6,18 @@ from datetime import datetime, timedelta
 
 from scsched.cluster.pools import Market, Pool
 from scsched.db.open_runs import OpenRun
-from scsched.db.past import PastRun
+from scsched.db.past import PastRun, worked
 from scsched.db.runs import RunEnd
 from scsched.scheduler.broker import Placement, Want, feasible
 from scsched.scheduler.config import RetryConfig
 from scsched.scheduler.protocol import EndReport, Hint
-from scsched.scheduler.retry import Ended, GiveUp, Past, RetryPolicy, decide
+from scsched.scheduler.retry import Ended, GiveUp, Past, Requeue, RetryPolicy, decide
 from scsched.steps.spec import ResourceClass, Resume
 from scsched.steps.state import EndReason, StepState
+
+ITEMS_S = 300.0
+"""Of a protocol that goes on from the movies or micrographs not done yet, nobody counts those done;
+one of them takes from seconds to a few minutes, so a run that was at work so long has done some."""
 
 
 class Ending:
@@ -50,10 +54,10 @@ class Ending:
             return replace(row, then=StepState.CANCELLED)
         if run.resource_class is ResourceClass.INTERACTIVE and reason is EndReason.FAILED:
             return replace(row, then=StepState.FAILED)  # only a person can do something about it
-        history = [Past(one.reason, one.iterations_done > 0) for one in past]
+        last = PastRun(reason, row.iterations_done, worked(run.running_at, now))
         decision = decide(
             Ended(
-                history=(*history, Past(reason, row.iterations_done > 0)),
+                history=[Past(one.reason, _gained(one, run.resume)) for one in (*past, last)],
                 resumable=run.resume is not Resume.NONE,
                 larger_exists=self._larger_exists(run),
             ),
@@ -65,7 +69,7 @@ class Ending:
             row,
             then=StepState.PENDING,
             not_before=now + timedelta(seconds=decision.delay_s),
-            allow_spot=decision.allow_spot or not self._has_on_demand(run),
+            allow_spot=self._allow_spot(decision, run),
             larger=decision.larger,
         )
 
@@ -73,6 +77,12 @@ class Ending:
         had = max((node.memory_gib for node in run.nodes), default=0.0)
         found = feasible(want_of_run(run, Market(run.market), larger=True), self._pools)
         return isinstance(found, Placement) and found.pool.memory_gib > had
+
+    def _allow_spot(self, decision: Requeue, run: OpenRun) -> bool | None:
+        """Where no on-demand pool takes it, it stays on spot."""
+        if decision.allow_spot is None:
+            return None
+        return decision.allow_spot or not self._has_on_demand(run)
 
     def _has_on_demand(self, run: OpenRun) -> bool:
         return isinstance(feasible(want_of_run(run, Market.ON_DEMAND), self._pools), Placement)
@@ -89,6 +99,12 @@ def want_of_run(run: OpenRun, market: Market, *, larger: bool = False) -> Want:
         long_lived=run.long_lived,
         larger=larger,
     )
+
+
+def _gained(past: PastRun, resume: Resume) -> bool:
+    """Whether it got further than the run before it."""
+    by_time = resume is Resume.ITEM and past.worked_s >= ITEMS_S
+    return past.iterations_done > 0 or by_time
 
 
 def _done(run: OpenRun, end: EndReport) -> int:
@@ -112,7 +128,7 @@ def _lost(run: OpenRun, end: EndReport) -> int:
 def _told(run: OpenRun, name: str) -> int:
     """A number of its last progress report; 0 where there was none."""
     found = (run.progress or {}).get(name)
-    return found if isinstance(found, int) else 0
+    return max(0, found) if isinstance(found, int) else 0
 
 
 def _with(why: str, detail: str) -> str:

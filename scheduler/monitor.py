@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from scsched.cluster.provider import NodeState as Existence
@@ -17,6 +18,7 @@ from scsched.db.queue import set_demands
 from scsched.db.runs import RunEnd
 from scsched.db.session import Session, Store
 from scsched.db.settle import settle
+from scsched.scheduler.aside import BAD_DATA, PASSING, Aside, parts_of
 from scsched.scheduler.departures import Departures
 from scsched.scheduler.ending import Ending
 from scsched.scheduler.fencing import unproven
@@ -57,6 +59,7 @@ class Monitor:
         self._notices = Notices(fleet)
         self._departures = Departures(fleet)
         self._boots = Boots()
+        self._aside = Aside()
         self.unproven: Mapping[int, str] = {}
         """Steps that may not start: a node of their last run is not proven gone. With why."""
         self.sight: Sight | None = None
@@ -64,23 +67,55 @@ class Monitor:
 
     def tick(self, now: datetime, beats: Mapping[int, Beat], census: Census) -> Mapping[int, Beat]:
         """One look; gives the beats that counted, those of drivers not given up."""
-        sight = self.sight = self._look(now, beats, census)
+        told = self._look(now, beats, census)
+        sight = self.sight = replace(told, beats=self._aside.read(told.beats))
         self._departures.note(sight)
         self._boots.note(sight)
         self._hear_of_storage(sight)
-        if self._write(sight):
+        if self._write(sight, self._departures.gone(sight)):
+            sight = self.sight = replace(told, beats=self._aside.read(told.beats))
             with self._store.read() as session:
                 live = node_rows.live(session)
         else:
             live = list(sight.nodes.values())
         self.unproven = self._unproven(sight, live)
-        return sight.beats
+        return told.beats
 
-    def _write(self, sight: Sight) -> bool:
-        """All that has happened, in one transaction; False: nothing has."""
+    def _write(self, sight: Sight, gone: Mapping[int, Death]) -> bool:
+        """All that has happened; False: nothing has. Where the database refuses it, each workflow
+        by itself."""
+        try:
+            return self._write_together(sight, gone)
+        except PASSING:
+            raise
+        except BAD_DATA as exc:
+            log.error("not written: %s; each workflow by itself", exc)
+        for workflow_id, part in parts_of(sight):
+            self._write_apart(workflow_id, part, gone)
+        return True
+
+    def _write_apart(self, workflow_id: int, part: Sight, gone: Mapping[int, Death]) -> None:
+        """What is known of one workflow, with as much of its driver's beat as can be kept."""
+        lost = {node_id: death for node_id, death in gone.items() if node_id in part.nodes}
+        try:
+            self._write_together(part, lost)
+        except PASSING:
+            raise
+        except BAD_DATA as exc:
+            beat = part.beats.get(workflow_id)
+            if beat is None:
+                log.exception("workflow %d: nothing of it can be written", workflow_id)
+                return
+            with self._store.write() as session:
+                self._aside.tell(session, workflow_id, beat, exc, part.now)
+            instead = self._aside.put(workflow_id, beat)
+            beats = {} if instead is None else {workflow_id: instead}
+            self._write_apart(workflow_id, replace(part, beats=beats), lost)
+
+    def _write_together(self, sight: Sight, gone: Mapping[int, Death]) -> bool:
+        """All of that sight in one transaction; False: nothing has happened."""
         now, census = sight.now, sight.census
         found = [_birth(node, sight) for node in sight.nodes.values() if _is_found(node, sight)]
-        gone = self._departures.gone(sight)
         news = News.of(sight.beats, sight.runs, sight.nodes, sight.drivers, census.notices)
         overdue = list(self._overdue(sight))
         useless = list(_useless(sight))
@@ -190,7 +225,8 @@ class Monitor:
 
         A run that has not begun needs all of its nodes, so one lost is enough, once the driver too
         has said that it waits and lacks it: before that it may have begun, and be done. One that
-        has begun is its driver's to end, as long as there is a driver that may.
+        has begun is its driver's to end, as long as there is a driver that may. To check outputs it
+        needs no node, and takes its time; one that falls silent over it is killed for that.
         """
         reports = reports_of(sight.beats)
         for run in sight.runs:
@@ -202,7 +238,9 @@ class Monitor:
             waiting = report is not None and report.phase is Phase.WAITING
             never_began = waiting and any(sight.lacks(node) for node in out)
             nobody = run.workflow_id not in sight.drivers
-            silent = sight.now - max(ends, default=run.started_at) > DRIVER_GRACE
+            checks = report is not None and report.phase is Phase.COMPLETING
+            late = sight.now - max(ends, default=run.started_at) > DRIVER_GRACE
+            silent = late and not checks
             if never_began or (len(out) == len(run.nodes) and (nobody or silent)):
                 words = ", ".join(sorted({node.end_reason or "silent" for node in out}))
                 yield run, EndReport(hint=Hint.LOST, detail=f"its nodes are gone: {words}")

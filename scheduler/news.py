@@ -151,13 +151,16 @@ def _is_sooner(deadline: datetime, node: NodeRec) -> bool:
 
 
 def _moment(text: str) -> datetime | None:
-    """A time as a node wrote it; without a zone it is UTC. None: it is none."""
+    """A time as a node wrote it; without a zone it is UTC. None: it is none, or of no age of ours,
+    at the ends of which no time can be counted."""
     try:
-        found = datetime.fromisoformat(text)
+        found: datetime | None = datetime.fromisoformat(text)
     except ValueError:
+        found = None
+    if found is None or not 2000 <= found.year < 9000:
         log.warning("a notice for %r: that is no time", text[:40])
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _info(beat: Beat) -> dict[str, object]:

@@ -6,9 +6,11 @@ carries out is not carried out again. A run that is missing from the answer is t
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from scsched.scheduler.bounds import MOST, Bytes, Code, Count, Words, storable, storable_progress
 
 SCHEMA = "scsched/v1"
 
@@ -45,18 +47,18 @@ class Hint(StrEnum):
 class InputReport(_Message):
     """What the inputs of a step are, now that they exist."""
 
-    particles: int | None = None
-    box_px: int | None = None
+    particles: Count | None = None
+    box_px: Count | None = None
 
 
 class EndReport(_Message):
     hint: Hint
-    exit_code: int | None = None
-    signal: int | None = None
-    detail: str = Field(default="", max_length=8000)
-    resumed_from: int | None = None
-    iterations_done: int = 0
-    iterations_lost: int = 0
+    exit_code: Code | None = None
+    signal: Code | None = None
+    detail: Words = ""
+    resumed_from: Count | None = None
+    iterations_done: Count = 0
+    iterations_lost: Count = 0
     inputs: dict[str, InputReport] = Field(default_factory=dict)
     """Of the steps that this one has made inputs for, by their id in the workflow."""
 
@@ -65,9 +67,9 @@ class RunReport(_Message):
     run: int
     epoch: int
     phase: Phase
-    object_id: int | None = None
+    object_id: int | None = Field(default=None, ge=0, le=MOST)
     job_dir: str | None = None
-    progress: dict[str, Any] | None = None
+    progress: Annotated[dict[str, Any], AfterValidator(storable_progress)] | None = None
     end: EndReport | None = None
 
 
@@ -90,9 +92,9 @@ class StorageReport(_Message):
     path: str
     problem: str = ""
     """Why no new work may start: full, stalled, read-only. Empty: nothing."""
-    free: int | None = None
-    total: int | None = None
-    used_by_project: int | None = None
+    free: Bytes | None = None
+    total: Bytes | None = None
+    used_by_project: Bytes | None = None
 
 
 class Beat(_Message):
@@ -104,13 +106,19 @@ class Beat(_Message):
     tls_dir: str
     project: str | None = None
     """Path of the Scipion project, once it is made."""
-    problem: str = Field(default="", max_length=8000)
+    problem: Words = ""
     """Why nothing of this workflow can run: the project could not be made."""
     desk: DeskReport | None = None
     storage: StorageReport | None = None
     nodes: tuple[NodeReport, ...] = ()
     """Nodes whose Dask worker is up."""
     runs: tuple[RunReport, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, body: object) -> object:
+        """As it comes over the socket; a driver's own values are left to the broker."""
+        return storable(body)
 
 
 class NodeOrder(_Message):

@@ -68,8 +68,10 @@ class Ended:
 class Requeue:
     delay_s: float
     why: str
-    allow_spot: bool = True
-    larger: bool = False
+    allow_spot: bool | None = None
+    """None: as it was."""
+    larger: bool | None = None
+    """None: as it was. What needed a larger slot once needs it after every interruption."""
 
 
 @dataclass(frozen=True, slots=True)

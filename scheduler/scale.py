@@ -13,10 +13,12 @@ from scsched.db.session import Session, Store
 from scsched.db.soon import Soon, soon, unfinished
 from scsched.scheduler.bills import Bills
 from scsched.scheduler.broker import Want, accepts
+from scsched.scheduler.fencing import FENCE_S
 from scsched.scheduler.fleet import Census, Fleet
 from scsched.scheduler.intents import Joining, is_asked
 from scsched.scheduler.launching import Launching
 from scsched.scheduler.reaper import Reaper
+from scsched.scheduler.unconfigured import Unconfigured
 
 _USELESS = (NodeState.REQUESTED, NodeState.DRAINING)
 """Of nodes without a run: nothing will start on them."""
@@ -32,6 +34,7 @@ class Scale:
         self._launching = Launching(store, fleet, joining, deployment)
         self.reaper = Reaper(store, fleet)
         self._bills = Bills(store)
+        self._unconfigured = Unconfigured(store, fleet)
 
     def tick(
         self,
@@ -40,7 +43,7 @@ class Scale:
         waiting: Collection[tuple[str, int]],
         wanted: Collection[int],
     ) -> None:
-        """One look.
+        """One look. Launching comes last: no trouble with it keeps a node alive that is paid for.
 
         :param waiting: (pool, workflow) pairs with a step that waits for room.
         :param wanted: workflows that have something to run.
@@ -48,13 +51,14 @@ class Scale:
         with self._store.read() as session:
             live = node_rows.live(session)
             over = self._over(session, live, waiting, wanted, now)
-        self._launching.tick(now, census, live)
         if over:
             with self._store.write() as session:
                 node_rows.ask_terminate(session, over, "idle", now)
         self._terminate([node.token for node in live if _to_end(node, census)], census)
         self.reaper.tick(now, census, live)
         self._bills.tick(now, census)
+        self._unconfigured.tick(now, census, live)
+        self._launching.tick(now, census, live)
 
     def _over(
         self,
@@ -72,7 +76,7 @@ class Scale:
             for node in free
             if node.spare_for is None
             and node.idle_since is not None
-            and (node.state in _USELESS or (node.pool, node.workflow_id) not in waiting)
+            and (node.state in _USELESS or not self._awaited(node, waiting, now))
         ]
         wants = _wants(session, {node.workflow_id for node in idle})
         short = {pool for pool, _ in waiting}
@@ -87,6 +91,18 @@ class Scale:
             ),
             *self._spent(session, spares, now),
         ]
+
+    def _awaited(self, node: NodeRec, waiting: Collection[tuple[str, int]], now: datetime) -> bool:
+        """Whether it is kept for a step of its workflow that waits for room in its pool.
+
+        Not for long: nodes of several kinds or zones are no gang, and fill the pool that would give
+        one.
+        """
+        pool = self._fleet.pool(node.pool)
+        if node.idle_since is None or (node.pool, node.workflow_id) not in waiting:
+            return False
+        kept_s = max(pool.warm_s if pool else 0.0, 2 * FENCE_S)
+        return now - node.idle_since <= timedelta(seconds=kept_s)
 
     def _keeps(self, node: NodeRec, wants: Iterable[Want], now: datetime) -> bool:
         """Warm, and for a step that could use it soon."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from scsched.cluster import processes, tags
 from scsched.db import drivers as driver_rows
@@ -39,6 +40,18 @@ def test_a_driver_ends_with_its_work_and_a_new_one_comes_with_new_work(world: Wo
     world.person("release", "2")
     world.until_state(RUNNING, "2")
     assert not [event for event in world.events() if event.kind == "driver_lost"]
+
+
+def test_looking_for_drivers_reads_no_workflow_of_the_past(world: World) -> None:
+    said: list[tuple[str, tuple[object, ...]]] = []
+    with world.store.read() as session:
+        event.listen(session, "before_cursor_execute", lambda *told: said.append(told[2:4]))
+        driver_rows.known(session)
+        driver_rows.wanted(session)
+        plans = [session.exec_driver_sql(f"EXPLAIN QUERY PLAN {q}", given) for q, given in said[:2]]
+        lines = [row[3] for plan in plans for row in plan if "workflows" in row[3]]
+    assert [line for line in lines if "USING INDEX" not in line] == []
+    assert len(lines) == 2
 
 
 def test_a_dead_driver_is_replaced_and_its_nodes_end(world: World) -> None:

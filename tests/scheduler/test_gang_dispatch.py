@@ -31,8 +31,8 @@ def running(world: World, width: int) -> list[NodeRec]:
     return list(world.open_runs()[0].nodes)
 
 
-def why(world: World) -> tuple[PendingReason, str]:
-    found = world.services.dispatch.unplaced[world.steps()["1"].id]
+def why(world: World, ref: str = "1") -> tuple[PendingReason, str]:
+    found = world.services.dispatch.unplaced[world.steps()[ref].id]
     return found.reason, found.detail
 
 
@@ -142,6 +142,21 @@ def test_a_node_of_another_kind_is_no_part_of_a_gang(make_world: MakeWorld) -> N
     world.until_state(RUNNING, "3")
     (run,) = world.open_runs()
     assert len({node.id for node in run.nodes} & {first.id, second.id}) == 1
+
+
+def test_idle_nodes_that_are_no_gang_make_room_for_one(make_world: MakeWorld) -> None:
+    """They fill the pool, and the step that waits for a gang is of their own workflow."""
+    world = make_world(spot(max_nodes=2, zones=("a",)))
+    world.submit(step("1"), step("2"), step("3", "1", "2", width=2), market=SPOT)
+    world.until_state(RUNNING, "1")
+    world.until_state(RUNNING, "2")
+    move(world, world.open_runs()[1].nodes[0], kind="small")
+    world.finish("1")
+    world.finish("2")
+    world.tick(60)
+    assert why(world, "3")[0] is PendingReason.RESOURCES
+    world.until(lambda: world.at("3") is RUNNING, ticks=150)
+    assert len({node.kind for node in world.open_runs()[0].nodes}) == 1
 
 
 def test_a_full_storage_stops_new_work_of_its_workflow_alone(make_world: MakeWorld) -> None:

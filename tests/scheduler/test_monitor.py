@@ -26,6 +26,10 @@ def running(world: World, *steps: NewStep, **values: object) -> World:
     return world
 
 
+def until_attempt(world: World, attempt: int) -> None:
+    world.until(lambda: len(world.runs()) == attempt and world.at() is StepState.RUNNING)
+
+
 def tokens(world: World) -> list[str]:
     """Of the nodes of the only open run, the lead node first."""
     (run,) = world.open_runs()
@@ -44,6 +48,29 @@ def test_a_step_goes_through_all_its_states_to_its_end(world: World) -> None:
     assert [event.kind for event in world.events() if event.step] == [
         "configuring", "node_requested", "running", "completing", "completed",
     ]  # fmt: skip
+
+
+def test_a_run_whose_outputs_are_checked_needs_its_nodes_no_more(world: World) -> None:
+    running(world)
+    world.run_of().phase = Phase.COMPLETING
+    world.tick()
+    world.cloud.reclaim(tokens(world)[0], reason="spot")
+    world.tick(60)
+    assert (world.at(), world.nodes()) == (StepState.COMPLETING, [])
+    world.finish(iterations_done=25)
+    world.tick()
+    assert world.ends() == [EndReason.COMPLETED]
+
+
+def test_a_driver_that_dies_over_the_check_of_outputs_leaves_a_lost_run(world: World) -> None:
+    running(world)
+    world.run_of().phase = Phase.COMPLETING
+    world.tick()
+    world.cloud.reclaim(tokens(world)[0], reason="spot")
+    world.tick(60)
+    world.programs.of(1).mute = True
+    world.until(lambda: bool(world.ends()), ticks=60, seconds=9.0)
+    assert world.ends() == [EndReason.PREEMPTED]
 
 
 def test_a_step_that_ended_between_two_beats_passes_the_states_that_nobody_saw(
@@ -90,6 +117,29 @@ def test_out_of_memory_goes_on_in_a_larger_slot(make_world: MakeWorld) -> None:
     world.finish(hint=Hint.OUT_OF_MEMORY)
     world.until(lambda: len(world.runs()) == 2)
     assert [run.pool for run in world.runs()] == ["cpu", "big"]
+
+
+def test_a_larger_slot_stays_the_steps_after_an_interruption(make_world: MakeWorld) -> None:
+    world = running(make_world(pool(), pool("big", memory_gib=64.0, usd_per_hour=Decimal(9))))
+    world.finish(hint=Hint.OUT_OF_MEMORY)
+    for attempt in (2, 3):
+        until_attempt(world, attempt)
+        world.finish(hint=Hint.STALLED)
+    world.until(lambda: len(world.runs()) == 4)
+    assert [run.pool for run in world.runs()] == ["cpu", "big", "big", "big"]
+
+
+def test_a_step_that_left_spot_stays_away_from_it_when_its_program_fails(
+    make_world: MakeWorld,
+) -> None:
+    spot = pool("spot", market=Market.SPOT, usd_per_hour=Decimal(0))
+    world = running(make_world(spot, pool("steady")), market=SPOT)
+    for attempt in range(2, 5):
+        world.cloud.reclaim(tokens(world)[0], reason="spot")
+        until_attempt(world, attempt)
+    world.finish(hint=Hint.STALLED)
+    world.until(lambda: len(world.runs()) == 5)
+    assert [run.pool for run in world.runs()][3:] == ["steady", "steady"]
 
 
 def test_a_larger_slot_that_may_not_run_the_step_is_none(make_world: MakeWorld) -> None:
@@ -367,6 +417,27 @@ def test_a_step_that_loses_spot_nodes_in_vain_moves_to_on_demand_ones(
         world.until(lambda: not world.open_runs() or world.at() is StepState.CONFIGURING)
         world.until_state(StepState.RUNNING)
     assert [run.pool for run in world.runs()] == ["spot", "spot", "spot", "steady"]
+
+
+@pytest.mark.parametrize(
+    ("resume", "minutes", "pools"),
+    [
+        (Resume.ITEM, 10, ["spot"] * 5),
+        (Resume.ITEM, 1, ["spot"] * 3 + ["steady"] * 2),
+        (Resume.ITERATION, 10, ["spot"] * 3 + ["steady"] * 2),
+    ],
+)
+def test_items_done_for_some_minutes_are_no_loss_in_vain(
+    make_world: MakeWorld, resume: Resume, minutes: int, pools: list[str]
+) -> None:
+    """Nobody counts them, and the next run goes on with those that are left."""
+    spot = pool("spot", market=Market.SPOT, usd_per_hour=Decimal(0))
+    world = running(make_world(spot, pool("steady")), step("1", resume=resume), market=SPOT)
+    for attempt in range(2, 6):
+        world.tick(minutes * 6, seconds=10.0)
+        world.cloud.reclaim(tokens(world)[0], reason="spot")
+        until_attempt(world, attempt)
+    assert [run.pool for run in world.runs()] == pools
 
 
 def test_a_step_that_no_on_demand_pool_takes_stays_on_spot(make_world: MakeWorld) -> None:

@@ -1,8 +1,10 @@
 """Nodes come and go: launched once, kept warm for their workflow, never forgotten."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 
@@ -236,3 +238,35 @@ def test_an_idle_node_under_notice_is_given_back_at_once(world: World) -> None:
     world.cloud.notify(node.token, world.now + timedelta(seconds=120))
     world.tick(2)
     assert node.token not in world.cloud.up()
+
+
+def test_a_user_without_an_account_holds_up_nobody_else(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.submit(uid=3_999_999_999, username="gone")
+    world.submit()
+    world.until_state(RUNNING, workflow=2)
+    world.finish(workflow=2)
+    world.until(lambda: world.workflow(2).state == "COMPLETED")
+    world.until(lambda: not world.cloud.up())
+    assert world.at() is StepState.CONFIGURING
+    assert [one.message for one in caplog.records].count(
+        "workflow 1: uid 3999999999 (gone) has no account here, no node is launched for it"
+    ) == 1
+
+
+def test_nodes_end_whatever_happens_to_a_launch(world: World) -> None:
+    world.submit()
+    world.until_state(RUNNING)
+    world.finish()
+    world.submit()
+
+    def launch(requests: object) -> NoReturn:
+        raise ValueError("this was never thought of")
+
+    world.cloud.launch = launch  # type: ignore[method-assign]
+    for _ in range(20):
+        with suppress(ValueError):
+            world.tick()
+        world._orders()
+    assert world.cloud.up() == set()

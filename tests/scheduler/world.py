@@ -56,6 +56,7 @@ from scsched.scheduler.scale import Scale
 from scsched.scheduler.sizing import Sizing
 from scsched.scheduler.storage_hold import StorageHold
 from scsched.scheduler.ticker import Services
+from scsched.scheduler.unconfigured import keeps_driver
 from scsched.scheduler.widening import Widening
 from scsched.steps.spec import Demand, ResourceClass, Resume, Shape
 from scsched.steps.state import StepState
@@ -300,6 +301,8 @@ class World:
         self.now = rows.NOW
         self.wrap: Callable[[Provider], Provider] = lambda provider: provider
         """What the broker calls in the provider's stead, from its next start on."""
+        self.provider = "fake"
+        """Its name in the configuration, from the broker's next start on."""
         self.boots: Callable[[str], bool] = lambda token: True
         """Whether the worker of the node with this token answers."""
         self.check: Callable[[], None] = lambda: None
@@ -416,7 +419,8 @@ class World:
             with self.store.read() as session:
                 runs = open_runs_of(session, driver.workflow)
                 live = node_rows.live(session, driver.workflow)
-            end = not runs and not live and driver.workflow not in self.services.drivers.wanted
+            kept = runs or any(keeps_driver(node, self.services.fleet) for node in live)
+            end = not kept and driver.workflow not in self.services.drivers.wanted
             if not driver.mute:
                 orders = orders_of(runs, TimesConfig(), exact=Exact.OFF, end=end)
                 driver.obey(orders, self.answering(driver))
@@ -424,7 +428,7 @@ class World:
                 del self.programs.drivers[driver.process.pid]
 
     def _wired(self) -> Services:
-        fleet = Fleet(self.pools, {"fake": self.wrap(self.cloud)}, self.limits)
+        fleet = Fleet(self.pools, {self.provider: self.wrap(self.cloud)}, self.limits)
         inbox = Inbox()
         drivers = Drivers(self.store, self.programs, inbox.heard)
         deployment = self.store.deployment()
