@@ -116,5 +116,5 @@ def _module(providers: Mapping[str, Options], name: str) -> ModuleType:
             raise
         raise ConfigError(
             f"provider.{name}: {exc.name} is not installed",
-            hint=f"install scsched[{extra}]",
+            hint=f"run scripts/bootstrap, or pip install '/path/to/scsched[{extra}]'",
         ) from exc

@@ -134,7 +134,8 @@ def _postgres(url: URL, *, pool_size: int) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "database: Postgres needs psycopg", hint="pip install 'scsched[postgres]'"
+            "database: Postgres needs psycopg",
+            hint="run scripts/bootstrap, or pip install '/path/to/scsched[postgres]'",
         ) from error
     foreign.translate(engine)
     return engine

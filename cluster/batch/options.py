@@ -58,7 +58,8 @@ def site(name: str, options: Mapping[str, object]) -> SiteOptions:
     """:raises ConfigError: a key is unknown, missing or of another type; names it."""
     if find_spec("dask_jobqueue") is None:
         raise ConfigError(
-            f"provider.{name}: dask_jobqueue is not installed", hint="install scsched[batch]"
+            f"provider.{name}: dask_jobqueue is not installed",
+            hint="run scripts/bootstrap, or pip install '/path/to/scsched[batch]'",
         )
     found = _read(SiteOptions, f"provider.{name}", options)
     for key in ("python", "scratch"):
