@@ -43,6 +43,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "config.toml"
     path.write_text(CONFIG.format(folder=tmp_path))
     monkeypatch.setenv("SCSCHED_CONFIG", str(path))
+    monkeypatch.delenv("SCSCHED_SCIPION_PYTHON", raising=False)
     return path
 
 
