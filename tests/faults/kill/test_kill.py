@@ -107,7 +107,7 @@ def test_a_broker_that_launches_before_it_records_is_caught() -> None:
 def test_a_broker_without_tokens_is_caught() -> None:
     """It launches what it has launched once more, whenever it did not hear the answer."""
     pytest.importorskip("moto")
-    campaign = Campaign(kills=12, moments={"launch": 1}, strangers=0.0)
+    campaign = Campaign(kills=4, moments={"launch": 1}, strangers=0.0)
     with harness.site("ec2", mutant="no-tokens") as place:
         assert isinstance(place.world, Ec2World)
         place.world.box.fault(lost_reply=True, times=3)
