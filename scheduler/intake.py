@@ -17,16 +17,15 @@ from scsched.db.submissions import NewStep, NewWorkflow
 from scsched.scheduler import play
 from scsched.scheduler.broker import Placement, Unplaceable, Want, feasible
 from scsched.scheduler.config import Settings
+from scsched.scheduler.limits import MAX_KEY, MAX_NAME, MAX_PRIORITY, MAX_WORD
 from scsched.steps.errors import ConfigError, Infeasible, UsageError
 from scsched.steps.scipion import read_workflow, scipion_document, selected
 from scsched.steps.spec import ResourceClass, Step, Warned, Workflow
 
-NAME_PATTERN = r"^[^\x00-\x1f\x7f/]{1,120}$"
-
-
+NAME_PATTERN = rf"^[^\x00-\x1f\x7f/]{{1,{MAX_NAME}}}$"
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 PATH = r"^[^\x00]+$"
-Word = Annotated[str, Field(pattern=PRINTABLE, max_length=200)]
+Word = Annotated[str, Field(pattern=PRINTABLE, max_length=MAX_WORD)]
 
 
 class Submission(BaseModel):
@@ -47,9 +46,9 @@ class Submission(BaseModel):
     until: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     hold: bool = False
-    priority: int = Field(default=0, ge=-1000, le=1000)
+    priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     tags: dict[Word, Word] = {}
-    key: str = Field(default="", max_length=128)
+    key: str = Field(default="", max_length=MAX_KEY)
     play_spot: str | None = None
     exact: models.Exact = models.Exact.AUTO
     dry_run: bool = False
@@ -106,9 +105,7 @@ def take(
     if body.play_spot is not None:
         _check_play(body.play_spot, part, market)
     plan = tuple(_planned(step, market, body.project, pools, prices) for step in part.steps)
-    site = _site_notes(settings)
-    if site and not body.dry_run:
-        scipion_python(settings)
+    site = _site_notes(settings, dry_run=body.dry_run)
     new = NewWorkflow(
         uid=uid,
         username=username,
@@ -142,11 +139,16 @@ def scipion_python(settings: Settings) -> Path:
     return settings.scipion.python
 
 
-def _site_notes(settings: Settings) -> Sequence[Warned]:
-    """What would refuse this if it were no dry run."""
+def _site_notes(settings: Settings, *, dry_run: bool) -> Sequence[Warned]:
+    """Of a dry run, what would refuse this if it were none.
+
+    :raises ConfigError: it is none, and the site has no Scipion.
+    """
     try:
         scipion_python(settings)
     except ConfigError as exc:
+        if not dry_run:
+            raise
         return (Warned("$", f"{exc}: {exc.hint}"),)
     return ()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scsched.scheduler.cli import columns, targets
 from scsched.scheduler.client import Client
+from scsched.scheduler.limits import MAX_KEY, MAX_NAME, MAX_PRIORITY, MAX_WORD
 from scsched.scheduler.render import aligned, clean, put, put_json, table, talk, terminal_width
 from scsched.steps import classes
 from scsched.steps.errors import UsageError, WorkflowError
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 8 * 2**20
 """The reader refuses more, so no more is read."""
-MAX_NAME = 120
-MAX_PRIORITY = 1000
-MAX_WORD = 200
-MAX_KEY = 128
 
 
 class Asked(NamedTuple):

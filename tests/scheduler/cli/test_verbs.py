@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from scsched.scheduler.cli import app, listing, submission
+from scsched.scheduler import limits
+from scsched.scheduler.cli import app, listing
 from scsched.scheduler.cli.main import main
 from scsched.scheduler.intake import Submission
 from tests.scheduler.cli import answers
@@ -335,17 +336,17 @@ def test_a_wrong_flag_is_refused_before_anything_is_sent(
 def test_the_limits_of_flags_are_the_broker_s() -> None:
     most = {
         "document": "[]",
-        "name": "x" * submission.MAX_NAME,
-        "priority": submission.MAX_PRIORITY,
-        "key": "x" * submission.MAX_KEY,
-        "tags": {"x" * submission.MAX_WORD: "y"},
+        "name": "x" * limits.MAX_NAME,
+        "priority": limits.MAX_PRIORITY,
+        "key": "x" * limits.MAX_KEY,
+        "tags": {"x" * limits.MAX_WORD: "y"},
     }
     Submission.model_validate(most)
     for more in (
-        {"name": "x" * (submission.MAX_NAME + 1)},
-        {"priority": submission.MAX_PRIORITY + 1},
-        {"key": "x" * (submission.MAX_KEY + 1)},
-        {"tags": {"x" * (submission.MAX_WORD + 1): "y"}},
+        {"name": "x" * (limits.MAX_NAME + 1)},
+        {"priority": limits.MAX_PRIORITY + 1},
+        {"key": "x" * (limits.MAX_KEY + 1)},
+        {"tags": {"x" * (limits.MAX_WORD + 1): "y"}},
     ):
         with pytest.raises(ValidationError):
             Submission.model_validate(most | more)
